@@ -1,0 +1,182 @@
+//! The settings as the rest of the program sees them, whatever file and syntax they came from.
+//!
+//! Plain data: no parsing here, no defaults that hide in code elsewhere.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::core::tid::Transport;
+
+/// A DH-HMAC-CHAP or TLS key. Neither `Debug` nor anything else prints it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn new(value: String) -> Secret {
+        Secret(value)
+    }
+
+    /// The key itself, for the option string of the connect call and nothing else.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// Options of a connection (kernel: `drivers/nvme/host/fabrics.c`, `opt_tokens`). `None` leaves the kernel's default, or,
+/// in a per-controller section, the daemon-wide value.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ConnectOptions {
+    pub hdr_digest: Option<bool>,
+    pub data_digest: Option<bool>,
+    /// Keep alive timeout in seconds; 0 turns keep alive off.
+    pub kato: Option<u32>,
+    /// 16 to 1024 entries.
+    pub queue_size: Option<u16>,
+    pub nr_io_queues: Option<u32>,
+    pub nr_write_queues: Option<u32>,
+    pub nr_poll_queues: Option<u32>,
+    /// Seconds.
+    pub reconnect_delay: Option<u32>,
+    /// Seconds; -1 means for ever.
+    pub ctrl_loss_tmo: Option<i32>,
+    /// Seconds; -1 means off.
+    pub fast_io_fail_tmo: Option<i32>,
+    pub disable_sqflow: Option<bool>,
+    pub tos: Option<u8>,
+    pub tls: Option<bool>,
+    /// Key serial or PSK identity for the kernel's `tls_key`.
+    pub tls_key: Option<String>,
+    pub keyring: Option<String>,
+    pub duplicate_connect: Option<bool>,
+    pub dhchap_secret: Option<Secret>,
+    pub dhchap_ctrl_secret: Option<Secret>,
+}
+
+impl ConnectOptions {
+    /// These options, with `fallback` where they say nothing.
+    pub fn or(&self, fallback: &ConnectOptions) -> ConnectOptions {
+        let (a, b) = (self, fallback);
+        ConnectOptions {
+            hdr_digest: a.hdr_digest.or(b.hdr_digest),
+            data_digest: a.data_digest.or(b.data_digest),
+            kato: a.kato.or(b.kato),
+            queue_size: a.queue_size.or(b.queue_size),
+            nr_io_queues: a.nr_io_queues.or(b.nr_io_queues),
+            nr_write_queues: a.nr_write_queues.or(b.nr_write_queues),
+            nr_poll_queues: a.nr_poll_queues.or(b.nr_poll_queues),
+            reconnect_delay: a.reconnect_delay.or(b.reconnect_delay),
+            ctrl_loss_tmo: a.ctrl_loss_tmo.or(b.ctrl_loss_tmo),
+            fast_io_fail_tmo: a.fast_io_fail_tmo.or(b.fast_io_fail_tmo),
+            disable_sqflow: a.disable_sqflow.or(b.disable_sqflow),
+            tos: a.tos.or(b.tos),
+            tls: a.tls.or(b.tls),
+            tls_key: a.tls_key.clone().or_else(|| b.tls_key.clone()),
+            keyring: a.keyring.clone().or_else(|| b.keyring.clone()),
+            duplicate_connect: a.duplicate_connect.or(b.duplicate_connect),
+            dhchap_secret: a.dhchap_secret.clone().or_else(|| b.dhchap_secret.clone()),
+            dhchap_ctrl_secret: a.dhchap_ctrl_secret.clone().or_else(|| b.dhchap_ctrl_secret.clone()),
+        }
+    }
+}
+
+/// A controller named in a configuration file, as written there; an empty string means "not given".
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ControllerEntry {
+    pub transport: Transport,
+    /// An address, or a host name for IP transports.
+    pub traddr: String,
+    pub trsvcid: String,
+    /// Discovery controllers default to the well-known NQN; mandatory for I/O controllers.
+    pub subsysnqn: String,
+    pub host_traddr: String,
+    pub host_iface: String,
+    pub host_nqn: String,
+    pub options: ConnectOptions,
+}
+
+/// What must not be connected: matches a controller when every key that is given equals the controller's.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Exclusion {
+    pub transport: Option<Transport>,
+    pub traddr: String,
+    pub trsvcid: String,
+    pub subsysnqn: String,
+    pub host_iface: String,
+    pub host_nqn: String,
+}
+
+/// Which IP address families may be used, and which is preferred where a name has both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum IpFamily {
+    Ipv4,
+    Ipv6,
+    #[default]
+    Ipv4Ipv6,
+    Ipv6Ipv4,
+}
+
+/// What both daemons have.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Common {
+    /// Trace on: debug messages in the log.
+    pub tron: bool,
+    pub ip_family: IpFamily,
+    /// Do not bind connections to the interface that the controller was found on.
+    pub ignore_iface: bool,
+    pub options: ConnectOptions,
+    pub controllers: Vec<ControllerEntry>,
+    pub exclusions: Vec<Exclusion>,
+}
+
+/// How long something outlives its last sign of life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Persistence {
+    For(Duration),
+    Forever,
+}
+
+/// `stafd.conf`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FinderSettings {
+    pub common: Common,
+    /// Ask a direct discovery controller for port-local entries only, if it supports that.
+    pub pleo: bool,
+    pub zeroconf: bool,
+    /// Keep discovery connections when the daemon stops.
+    pub persistent_connections: bool,
+    pub zeroconf_persistence: Persistence,
+}
+
+/// What the connector may take down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DisconnectScope {
+    #[default]
+    OnlyStasConnections,
+    AllConnectionsMatchingDisconnectTrtypes,
+    NoDisconnect,
+}
+
+/// `stacd.conf`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectorSettings {
+    pub common: Common,
+    pub disconnect_scope: DisconnectScope,
+    pub disconnect_trtypes: Vec<Transport>,
+    /// Stop after that many attempts while a controller's Not Connected to CDC bit is set; `None`: never stop.
+    pub connect_attempts_on_ncc: Option<u32>,
+}
+
+/// `sys.conf`: who this host is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostIdentity {
+    pub nqn: String,
+    pub id: String,
+    pub key: Option<Secret>,
+    pub symname: Option<String>,
+}

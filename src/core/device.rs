@@ -1,0 +1,92 @@
+//! What the kernel shows of one controller, and whether that controller is the one somebody wants.
+
+use crate::core::tid::{DISCOVERY_NQN, Transport, TransportId, canonical_address};
+
+/// What a controller is for (sysfs `cntrltype`, Identify Controller CNTRLTYPE).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ControllerKind {
+    Io,
+    Discovery,
+}
+
+/// One NVMe-oF controller of this host as `/sys/class/nvme/nvmeN` shows it. Addresses are canonical; an empty string
+/// means that sysfs has no such value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    /// Kernel name, `nvme3`.
+    pub name: String,
+    pub transport: Transport,
+    pub kind: ControllerKind,
+    /// As of reading: `live`, `connecting`, ….
+    pub state: String,
+    pub traddr: String,
+    pub trsvcid: String,
+    /// What the controller itself reported, which need not be what was asked for.
+    pub subsysnqn: String,
+    /// Only if given at connect time.
+    pub host_traddr: String,
+    /// Only if given at connect time.
+    pub host_iface: String,
+    /// Source address of the connection (kernel 6.1+, tcp, only while connected).
+    pub src_addr: String,
+    /// The interface that owns `src_addr`.
+    pub src_iface: String,
+    pub host_nqn: String,
+    pub host_id: String,
+    /// `none`, `ddc`, `cdc` or empty.
+    pub dctype: String,
+    /// `io`, `discovery`, `admin` or empty, as in sysfs.
+    pub cntrltype: String,
+    pub model: String,
+    pub serial: String,
+}
+
+impl Device {
+    /// Whether this kernel controller serves `wanted`, so that connecting again would duplicate it.
+    ///
+    /// The rule of nvme-stas, see "Transport id" in README: transport, service id, address and host NQN are equal; the NQN
+    /// is equal, or `wanted` asks for the well-known discovery NQN, to which a TP8013 controller answers with its own; and
+    /// the pinning (interface, source address) that `wanted` asks for is what the connection has.
+    pub fn serves(&self, wanted: &TransportId, kind: ControllerKind) -> bool {
+        let same_subsystem = self.subsysnqn == wanted.subsysnqn()
+            || (kind == ControllerKind::Discovery && wanted.subsysnqn() == DISCOVERY_NQN);
+        self.kind == kind
+            && self.transport == wanted.transport()
+            && self.trsvcid == wanted.trsvcid()
+            && self.traddr == wanted.traddr()
+            && self.host_nqn == wanted.host_nqn()
+            && same_subsystem
+            && self.is_pinned_as(wanted)
+    }
+
+    fn is_pinned_as(&self, wanted: &TransportId) -> bool {
+        match self.transport {
+            Transport::Tcp => {
+                self.matches_pin(wanted.host_traddr(), &self.src_addr, &self.host_traddr)
+                    && self.matches_pin(wanted.host_iface(), &self.src_iface, &self.host_iface)
+            }
+            Transport::Rdma => wanted.host_traddr().is_empty() || wanted.host_traddr() == self.host_traddr,
+            Transport::Fc => wanted.host_traddr() == self.host_traddr,
+            Transport::Loop => true,
+        }
+    }
+
+    /// `actual` is what the connection uses, `given` what its creator asked for; where sysfs has neither, a match is assumed:
+    /// a duplicate is worse than an unpinned path.
+    fn matches_pin(&self, wanted: &str, actual: &str, given: &str) -> bool {
+        wanted.is_empty() || wanted == actual || wanted == given || (actual.is_empty() && given.is_empty())
+    }
+}
+
+/// Splits the sysfs `address` attribute (`traddr=…,trsvcid=…,src_addr=…`) and hands each value to `take`, canonical where
+/// it is an address. The kernel writes `none` for what was not given (kernel: `nvmf_get_address`).
+pub fn parse_sysfs_address(transport: Transport, attribute: &str, mut take: impl FnMut(&str, String)) {
+    for (key, value) in
+        attribute.trim().split(',').filter_map(|part| part.split_once('=')).filter(|(_, value)| *value != "none")
+    {
+        match key {
+            "traddr" | "host_traddr" | "src_addr" => take(key, canonical_address(transport, value)),
+            _ => take(key, value.to_owned()),
+        }
+    }
+}

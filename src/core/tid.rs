@@ -1,0 +1,234 @@
+//! Transport ids: what tells one NVMe-oF controller from another.
+//!
+//! A [`TransportId`] is canonical from the moment it is made: IP addresses are compared as addresses (an IPv4-mapped IPv6
+//! address equals the IPv4 one, a zone is kept), FC and loop addresses without case. So `==`, `Ord` and map look-ups on
+//! transport ids mean "the same controller as asked for", and no other place needs to know how addresses are spelled.
+
+use std::fmt;
+use std::net::IpAddr;
+
+/// The NQN that every discovery subsystem answers to (NVM Express Base Specification, "NVMe Qualified Names").
+pub const DISCOVERY_NQN: &str = "nqn.2014-08.org.nvmexpress.discovery";
+
+/// Longest NQN in bytes, terminator not counted (kernel: `NVMF_NQN_SIZE` less one).
+pub const NQN_MAX: usize = 223;
+
+/// A fabric that the Linux host driver can speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Transport {
+    Tcp,
+    Rdma,
+    Fc,
+    Loop,
+}
+
+impl Transport {
+    /// The kernel's and the configuration's word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Transport::Tcp => "tcp",
+            Transport::Rdma => "rdma",
+            Transport::Fc => "fc",
+            Transport::Loop => "loop",
+        }
+    }
+
+    /// Case does not matter; `None` for anything that is not a fabric (`pcie` among them).
+    pub fn parse(word: &str) -> Option<Transport> {
+        [Transport::Tcp, Transport::Rdma, Transport::Fc, Transport::Loop]
+            .into_iter()
+            .find(|transport| word.eq_ignore_ascii_case(transport.as_str()))
+    }
+
+    /// Whether addresses of this transport are IP addresses with a port.
+    pub fn is_ip(self) -> bool {
+        matches!(self, Transport::Tcp | Transport::Rdma)
+    }
+
+    /// The port of a discovery controller where none is given (NVMe/TCP and NVMe/RDMA transport specifications).
+    pub fn default_discovery_trsvcid(self) -> &'static str {
+        match self {
+            Transport::Tcp => "8009",
+            Transport::Rdma => "4420",
+            Transport::Fc | Transport::Loop => "",
+        }
+    }
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Identifies a controller together with the way to reach it. An empty string means "not given".
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TransportId {
+    transport: Transport,
+    traddr: String,
+    trsvcid: String,
+    subsysnqn: String,
+    host_traddr: String,
+    host_iface: String,
+    host_nqn: String,
+}
+
+/// The parts of a [`TransportId`] as somebody spelled them.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Spelling<'a> {
+    pub traddr: &'a str,
+    pub trsvcid: &'a str,
+    pub subsysnqn: &'a str,
+    pub host_traddr: &'a str,
+    pub host_iface: &'a str,
+    pub host_nqn: &'a str,
+}
+
+impl TransportId {
+    /// Brings a spelling into canonical form. Does not judge whether the address makes sense: see [`is_usable_address`].
+    pub fn new(transport: Transport, spelling: Spelling<'_>) -> TransportId {
+        TransportId {
+            transport,
+            traddr: canonical_address(transport, spelling.traddr),
+            trsvcid: spelling.trsvcid.trim().to_owned(),
+            subsysnqn: spelling.subsysnqn.trim().to_owned(),
+            host_traddr: canonical_address(transport, spelling.host_traddr),
+            host_iface: spelling.host_iface.trim().to_owned(),
+            host_nqn: spelling.host_nqn.trim().to_owned(),
+        }
+    }
+
+    pub fn transport(&self) -> Transport {
+        self.transport
+    }
+
+    pub fn traddr(&self) -> &str {
+        &self.traddr
+    }
+
+    pub fn trsvcid(&self) -> &str {
+        &self.trsvcid
+    }
+
+    pub fn subsysnqn(&self) -> &str {
+        &self.subsysnqn
+    }
+
+    pub fn host_traddr(&self) -> &str {
+        &self.host_traddr
+    }
+
+    pub fn host_iface(&self) -> &str {
+        &self.host_iface
+    }
+
+    pub fn host_nqn(&self) -> &str {
+        &self.host_nqn
+    }
+
+    /// The address as an IP address, without its zone; `None` for other transports and for host names.
+    pub fn ip(&self) -> Option<IpAddr> {
+        if self.transport.is_ip() { parse_ip(&self.traddr).map(|(ip, _)| ip) } else { None }
+    }
+}
+
+/// How a controller is called in logs: `tcp 192.0.2.1:8009 nqn.…`, with the interface where it is pinned.
+impl fmt::Display for TransportId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ", self.transport)?;
+        match (self.traddr.contains(':'), self.trsvcid.is_empty()) {
+            (_, true) => write!(f, "{}", self.traddr)?,
+            (true, false) => write!(f, "[{}]:{}", self.traddr, self.trsvcid)?,
+            (false, false) => write!(f, "{}:{}", self.traddr, self.trsvcid)?,
+        }
+        if !self.host_iface.is_empty() {
+            write!(f, " via {}", self.host_iface)?;
+        }
+        if !self.host_traddr.is_empty() {
+            write!(f, " from {}", self.host_traddr)?;
+        }
+        write!(f, " {}", self.subsysnqn)
+    }
+}
+
+/// Splits `fe80::1%eth0` into address and zone; IPv4-mapped addresses come out as IPv4.
+pub fn parse_ip(text: &str) -> Option<(IpAddr, Option<&str>)> {
+    let (address, zone) = match text.split_once('%') {
+        Some((address, zone)) if !zone.is_empty() => (address, Some(zone)),
+        Some(_) => return None,
+        None => (text, None),
+    };
+    let ip = address.parse::<IpAddr>().ok()?.to_canonical();
+    Some((ip, zone))
+}
+
+/// The one spelling of an address by which it is stored and compared.
+pub fn canonical_address(transport: Transport, spelling: &str) -> String {
+    let text = spelling.trim();
+    if !transport.is_ip() {
+        return text.to_ascii_lowercase();
+    }
+    match parse_ip(text) {
+        Some((ip, Some(zone))) => format!("{ip}%{zone}"),
+        Some((ip, None)) => ip.to_string(),
+        None => text.to_ascii_lowercase(),
+    }
+}
+
+/// Whether a controller can be reached at this address at all: not empty, not the unspecified address (`0.0.0.0`, `::`)
+/// that some discovery controllers list, no multicast, and an IP address where the transport wants one.
+pub fn is_usable_address(transport: Transport, traddr: &str) -> bool {
+    match transport {
+        Transport::Loop => true,
+        Transport::Fc => traddr.starts_with("nn-0x") && traddr.contains(":pn-0x"),
+        Transport::Tcp | Transport::Rdma => {
+            parse_ip(traddr).is_some_and(|(ip, _)| !ip.is_unspecified() && !ip.is_multicast())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tcp(traddr: &str) -> TransportId {
+        TransportId::new(
+            Transport::Tcp,
+            Spelling { traddr, trsvcid: "4420", subsysnqn: "nqn.x", ..Spelling::default() },
+        )
+    }
+
+    #[test]
+    fn two_spellings_of_an_address_are_one_controller() {
+        assert_eq!(tcp("::ffff:192.0.2.1"), tcp("192.0.2.1"));
+        assert_eq!(tcp("FE80:0:0::1%eth0"), tcp("fe80::1%eth0"));
+        assert_eq!(tcp(" 192.0.2.1 "), tcp("192.0.2.1"));
+        assert_ne!(tcp("fe80::1%eth0"), tcp("fe80::1%eth1"));
+        assert_ne!(tcp("fe80::1"), tcp("fe80::1%eth1"));
+    }
+
+    #[test]
+    fn fc_addresses_compare_without_case() {
+        let fc = |traddr| TransportId::new(Transport::Fc, Spelling { traddr, ..Spelling::default() });
+        assert_eq!(
+            fc("NN-0x10001100AB000001:PN-0x20001100AB000001"),
+            fc("nn-0x10001100ab000001:pn-0x20001100ab000001")
+        );
+    }
+
+    #[test]
+    fn nonsense_addresses_are_not_usable() {
+        for bad in ["", "0.0.0.0", "::", "::ffff:0.0.0.0", "224.0.0.1", "ff02::1", "fe80::1%", "1.2.3", "\u{fffd}"] {
+            assert!(!is_usable_address(Transport::Tcp, bad), "{bad}");
+        }
+        assert!(is_usable_address(Transport::Tcp, "fe80::1%eth0"));
+        assert!(is_usable_address(Transport::Rdma, "10.0.0.1"));
+        assert!(!is_usable_address(Transport::Fc, "10.0.0.1"));
+    }
+
+    #[test]
+    fn displayed_as_an_administrator_writes_it() {
+        assert_eq!(tcp("192.0.2.1").to_string(), "tcp 192.0.2.1:4420 nqn.x");
+        assert_eq!(tcp("2001:db8::1").to_string(), "tcp [2001:db8::1]:4420 nqn.x");
+    }
+}

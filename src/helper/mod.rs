@@ -1,0 +1,3 @@
+//! The process that makes the blocking kernel calls.
+
+pub mod message;
