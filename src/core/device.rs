@@ -42,6 +42,11 @@ pub struct Device {
 }
 
 impl Device {
+    /// Whether the kernel still works at this controller: connected, or trying to be again.
+    pub fn is_usable(&self) -> bool {
+        !matches!(self.state.as_str(), "deleting" | "deleting (no IO)" | "dead")
+    }
+
     /// Whether this kernel controller serves `wanted`, so that connecting again would duplicate it.
     ///
     /// The rule of nvme-stas, see "Transport id" in README: transport, service id, address and host NQN are equal; the NQN

@@ -1,0 +1,161 @@
+//! The rule by which a path may be taken down: only on positive evidence.
+//!
+//! The [`Ledger`] remembers which discovery controller listed which path. A path is *withdrawn* when every discovery
+//! controller that listed it has taken that back, and there are just two ways to take it back:
+//!
+//! - a fresh and complete log page of that controller no longer lists the path ([`Testimony::Fresh`]);
+//! - the administrator's configuration dropped that controller ([`Testimony::Dropped`]).
+//!
+//! Nothing else counts: a controller that is unreachable, a page that could not be read, a daemon or a bus that is away
+//! say nothing about a path ([`Testimony::Silent`] changes nothing). This is the one place that knows the rule.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use crate::core::tid::TransportId;
+
+/// What a discovery controller can be quoted with.
+#[derive(Debug)]
+pub enum Testimony {
+    /// These paths, and no others, are in its complete and current log page.
+    Fresh(BTreeSet<Rc<TransportId>>),
+    /// It cannot be asked at present.
+    Silent,
+    /// The configuration no longer contains it.
+    Dropped,
+}
+
+/// What a testimony changed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// Paths that nobody listed before.
+    pub appeared: Vec<Rc<TransportId>>,
+    /// Paths that nobody lists any more, on positive evidence.
+    pub withdrawn: Vec<Rc<TransportId>>,
+}
+
+/// Who listed which path.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    by_path: BTreeMap<Rc<TransportId>, BTreeSet<Rc<TransportId>>>,
+    by_source: BTreeMap<Rc<TransportId>, BTreeSet<Rc<TransportId>>>,
+}
+
+impl Ledger {
+    /// A path that an earlier run of this program knew from `source`. It stays in force until `source` is heard.
+    pub fn remember(&mut self, source: &Rc<TransportId>, path: &Rc<TransportId>) {
+        self.by_source.entry(source.clone()).or_default().insert(path.clone());
+        self.by_path.entry(path.clone()).or_default().insert(source.clone());
+    }
+
+    /// Notes what `source` says.
+    pub fn hear(&mut self, source: &Rc<TransportId>, testimony: Testimony) -> Verdict {
+        let now_listed = match testimony {
+            Testimony::Fresh(paths) => paths,
+            Testimony::Dropped => BTreeSet::new(),
+            Testimony::Silent => return Verdict::default(),
+        };
+        let before = self.by_source.remove(source).unwrap_or_default();
+        let mut verdict = Verdict::default();
+        for path in now_listed.difference(&before) {
+            let sources = self.by_path.entry(path.clone()).or_default();
+            if sources.is_empty() {
+                verdict.appeared.push(path.clone());
+            }
+            sources.insert(source.clone());
+        }
+        for path in before.difference(&now_listed) {
+            if self.strike(path, source) {
+                verdict.withdrawn.push(path.clone());
+            }
+        }
+        if !now_listed.is_empty() {
+            self.by_source.insert(source.clone(), now_listed);
+        }
+        verdict
+    }
+
+    /// Forgets that `source` listed `path`; whether that was the last one.
+    fn strike(&mut self, path: &Rc<TransportId>, source: &Rc<TransportId>) -> bool {
+        let Some(sources) = self.by_path.get_mut(path) else {
+            return false;
+        };
+        sources.remove(source);
+        let last = sources.is_empty();
+        if last {
+            self.by_path.remove(path);
+        }
+        last
+    }
+
+    pub fn is_listed(&self, path: &TransportId) -> bool {
+        self.by_path.contains_key(path)
+    }
+
+    /// Every listed path with the discovery controllers that list it.
+    pub fn paths(&self) -> impl Iterator<Item = (&Rc<TransportId>, &BTreeSet<Rc<TransportId>>)> {
+        self.by_path.iter()
+    }
+
+    pub fn sources(&self) -> impl Iterator<Item = &Rc<TransportId>> {
+        self.by_source.keys()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::tid::{Spelling, Transport};
+
+    fn named(subsysnqn: &str) -> Rc<TransportId> {
+        let spelling = Spelling { traddr: "192.0.2.1", trsvcid: "4420", subsysnqn, ..Spelling::default() };
+        Rc::new(TransportId::new(Transport::Tcp, spelling))
+    }
+
+    fn fresh(paths: &[&str]) -> Testimony {
+        Testimony::Fresh(paths.iter().map(|nqn| named(nqn)).collect())
+    }
+
+    fn withdrawn(paths: &[&str]) -> Verdict {
+        Verdict { appeared: vec![], withdrawn: paths.iter().map(|nqn| named(nqn)).collect() }
+    }
+
+    #[test]
+    fn a_fresh_page_lists_and_withdraws() {
+        let mut ledger = Ledger::default();
+        let first = ledger.hear(&named("dc"), fresh(&["a", "b"]));
+        assert_eq!(first.appeared, [named("a"), named("b")]);
+        assert_eq!(ledger.hear(&named("dc"), fresh(&["a", "b"])), Verdict::default());
+        assert_eq!(ledger.hear(&named("dc"), fresh(&["a"])), withdrawn(&["b"]));
+        assert_eq!(ledger.hear(&named("dc"), fresh(&[])), withdrawn(&["a"]));
+        assert_eq!(ledger.paths().count() + ledger.sources().count(), 0);
+    }
+
+    #[test]
+    fn silence_is_no_evidence() {
+        let mut ledger = Ledger::default();
+        ledger.hear(&named("dc"), fresh(&["a"]));
+        assert_eq!(ledger.hear(&named("dc"), Testimony::Silent), Verdict::default());
+        assert!(ledger.is_listed(&named("a")));
+    }
+
+    #[test]
+    fn everyone_who_listed_a_path_must_take_it_back() {
+        let mut ledger = Ledger::default();
+        ledger.hear(&named("dc1"), fresh(&["a"]));
+        ledger.hear(&named("dc2"), fresh(&["a"]));
+        assert_eq!(ledger.hear(&named("dc1"), fresh(&[])), Verdict::default());
+        ledger.hear(&named("dc2"), Testimony::Silent);
+        assert!(ledger.is_listed(&named("a")));
+        assert_eq!(ledger.hear(&named("dc2"), Testimony::Dropped), withdrawn(&["a"]));
+    }
+
+    #[test]
+    fn what_is_remembered_waits_for_its_own_source() {
+        let mut ledger = Ledger::default();
+        ledger.remember(&named("dc1"), &named("a"));
+        assert_eq!(ledger.hear(&named("dc2"), fresh(&[])), Verdict::default());
+        assert!(ledger.is_listed(&named("a")));
+        assert_eq!(ledger.hear(&named("dc1"), fresh(&[])), withdrawn(&["a"]));
+    }
+}
