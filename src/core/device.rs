@@ -47,6 +47,19 @@ impl Device {
         !matches!(self.state.as_str(), "deleting" | "deleting (no IO)" | "dead")
     }
 
+    /// Whether this can be the controller that `earlier` was, read at another time: names are recycled.
+    pub fn is_same_controller(&self, earlier: &Device) -> bool {
+        self.name == earlier.name
+            && self.kind == earlier.kind
+            && self.transport == earlier.transport
+            && self.traddr == earlier.traddr
+            && self.trsvcid == earlier.trsvcid
+            && self.subsysnqn == earlier.subsysnqn
+            && self.host_nqn == earlier.host_nqn
+            && self.host_traddr == earlier.host_traddr
+            && self.host_iface == earlier.host_iface
+    }
+
     /// Whether this kernel controller serves `wanted`, so that connecting again would duplicate it.
     ///
     /// The rule of nvme-stas, see "Transport id" in README: transport, service id, address and host NQN are equal; the NQN

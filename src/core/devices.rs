@@ -21,8 +21,8 @@ impl Devices {
         self.by_name.get(name)
     }
 
-    pub fn names(&self) -> impl Iterator<Item = &String> {
-        self.by_name.keys()
+    pub fn iter(&self) -> impl Iterator<Item = &Device> {
+        self.by_name.values()
     }
 
     pub fn insert(&mut self, device: Device) {

@@ -7,7 +7,8 @@
 //! - the administrator's configuration dropped that controller ([`Testimony::Dropped`]).
 //!
 //! Nothing else counts: a controller that is unreachable, a page that could not be read, a daemon or a bus that is away
-//! say nothing about a path ([`Testimony::Silent`] changes nothing). This is the one place that knows the rule.
+//! say nothing against a path. A page that is no longer current ([`Testimony::Stale`]) may add paths, never withdraw them.
+//! This is the one place that knows the rule.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -19,8 +20,8 @@ use crate::core::tid::TransportId;
 pub enum Testimony {
     /// These paths, and no others, are in its complete and current log page.
     Fresh(BTreeSet<Rc<TransportId>>),
-    /// It cannot be asked at present.
-    Silent,
+    /// It cannot be asked at present; this is what is left of its last page, perhaps nothing.
+    Stale(BTreeSet<Rc<TransportId>>),
     /// The configuration no longer contains it.
     Dropped,
 }
@@ -50,12 +51,12 @@ impl Ledger {
 
     /// Notes what `source` says.
     pub fn hear(&mut self, source: &Rc<TransportId>, testimony: Testimony) -> Verdict {
+        let before = self.by_source.remove(source).unwrap_or_default();
         let now_listed = match testimony {
             Testimony::Fresh(paths) => paths,
+            Testimony::Stale(paths) => &paths | &before,
             Testimony::Dropped => BTreeSet::new(),
-            Testimony::Silent => return Verdict::default(),
         };
-        let before = self.by_source.remove(source).unwrap_or_default();
         let mut verdict = Verdict::default();
         for path in now_listed.difference(&before) {
             let sources = self.by_path.entry(path.clone()).or_default();
@@ -97,6 +98,12 @@ impl Ledger {
         self.by_path.iter()
     }
 
+    /// The discovery controllers that list a path.
+    pub fn sources_of(&self, path: &TransportId) -> impl Iterator<Item = &Rc<TransportId>> {
+        self.by_path.get(path).into_iter().flatten()
+    }
+
+    /// Every discovery controller that lists anything.
     pub fn sources(&self) -> impl Iterator<Item = &Rc<TransportId>> {
         self.by_source.keys()
     }
@@ -114,6 +121,10 @@ mod tests {
 
     fn fresh(paths: &[&str]) -> Testimony {
         Testimony::Fresh(paths.iter().map(|nqn| named(nqn)).collect())
+    }
+
+    fn silent() -> Testimony {
+        Testimony::Stale(BTreeSet::new())
     }
 
     fn withdrawn(paths: &[&str]) -> Verdict {
@@ -135,8 +146,17 @@ mod tests {
     fn silence_is_no_evidence() {
         let mut ledger = Ledger::default();
         ledger.hear(&named("dc"), fresh(&["a"]));
-        assert_eq!(ledger.hear(&named("dc"), Testimony::Silent), Verdict::default());
+        assert_eq!(ledger.hear(&named("dc"), silent()), Verdict::default());
         assert!(ledger.is_listed(&named("a")));
+    }
+
+    #[test]
+    fn a_stale_page_adds_but_does_not_withdraw() {
+        let mut ledger = Ledger::default();
+        ledger.hear(&named("dc"), fresh(&["a"]));
+        let stale = Testimony::Stale([named("b")].into());
+        assert_eq!(ledger.hear(&named("dc"), stale).appeared, [named("b")]);
+        assert_eq!(ledger.hear(&named("dc"), fresh(&["b"])), withdrawn(&["a"]));
     }
 
     #[test]
@@ -145,7 +165,7 @@ mod tests {
         ledger.hear(&named("dc1"), fresh(&["a"]));
         ledger.hear(&named("dc2"), fresh(&["a"]));
         assert_eq!(ledger.hear(&named("dc1"), fresh(&[])), Verdict::default());
-        ledger.hear(&named("dc2"), Testimony::Silent);
+        ledger.hear(&named("dc2"), silent());
         assert!(ledger.is_listed(&named("a")));
         assert_eq!(ledger.hear(&named("dc2"), Testimony::Dropped), withdrawn(&["a"]));
     }

@@ -1,4 +1,320 @@
-//! The state machines: pure logic without I/O, clock, file or log.
+//! The state machines: deterministic logic in the manner of a protocol library. They are handed the time and what happened
+//! ([`Event`]), and say what to do ([`Action`]); they have no clock, file, socket or log of their own.
+//!
+//! - [`finder`] knows which discovery controllers there are and what their log pages say;
+//! - [`connector`] knows which I/O controllers should be connected, by the rule in [`evidence`];
+//! - [`links`] gets controllers of either kind connected and keeps them so.
+//!
+//! [`Machine`] holds them together. A process may have either role or both; with both, log pages go from the finder to the
+//! connector in memory.
 
+pub mod backoff;
+pub mod connector;
+pub mod deadlines;
 pub mod device;
+pub mod devices;
+pub mod evidence;
+pub mod finder;
+pub mod links;
+pub mod note;
+pub mod page;
+pub mod policy;
+pub mod portal;
 pub mod tid;
+
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use std::time::Instant;
+
+use crate::config::settings::{ConnectOptions, ConnectorSettings, FinderSettings};
+use crate::core::connector::Connector;
+use crate::core::device::{ControllerKind, Device};
+use crate::core::evidence::Testimony;
+use crate::core::finder::Finder;
+use crate::core::links::{LinkChange, LinkId, Links};
+use crate::core::note::Note;
+use crate::core::policy::Policy;
+use crate::core::portal::PortalId;
+use crate::core::tid::TransportId;
+use crate::helper::message::Failure;
+
+/// Tells requests apart.
+pub type Ticket = u64;
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Event {
+    /// The settings in force, at start and after each reload; of the roles that this process has.
+    Configured {
+        host_nqn: String,
+        finder: Option<Box<FinderSettings>>,
+        connector: Option<Box<ConnectorSettings>>,
+    },
+    /// The kernel can be asked to connect, or can no longer be.
+    FabricsReady(bool),
+    /// All of `/sys/class/nvme`: at start, before [`Event::Configured`], and after events were lost.
+    DevicesRead(Vec<Device>),
+    /// `NVME_EVENT=connected` or `rediscover`: a controller is connected, or connected again.
+    DeviceUp(Device),
+    DeviceRemoved(String),
+    /// `NVME_AEN=0x70f002`: the log page of this discovery controller changed.
+    LogChanged(String),
+    /// Answers [`Action::Probe`].
+    Probed {
+        portal: PortalId,
+        outcome: Result<(), String>,
+    },
+    /// Answers [`Action::Connect`]; without a device if it is gone again already.
+    Connected {
+        ticket: Ticket,
+        outcome: Result<Option<Device>, Failure>,
+    },
+    /// Answers [`Action::Disconnect`].
+    Disconnected {
+        ticket: Ticket,
+        outcome: Result<(), Failure>,
+    },
+    /// Answers [`Action::ReadLogPage`].
+    PageRead {
+        ticket: Ticket,
+        outcome: Result<Box<[u8]>, String>,
+    },
+    /// What a finder in another process knows: all of its discovery controllers.
+    FinderReports(Vec<(Rc<TransportId>, Testimony)>),
+    /// The daemon is asked to stop.
+    Stop,
+}
+
+/// Something to be done.
+#[derive(Debug)]
+pub enum Action {
+    Probe(PortalId),
+    Connect {
+        ticket: Ticket,
+        id: LinkId,
+        options: Rc<ConnectOptions>,
+    },
+    Disconnect {
+        ticket: Ticket,
+        device: Box<Device>,
+    },
+    ReadLogPage {
+        ticket: Ticket,
+        device: String,
+    },
+    /// Answer with [`Event::DevicesRead`].
+    ReadDevices,
+    /// Clients want to know.
+    Publish(Change),
+    /// What must outlive the process changed.
+    Save,
+    Note(Note),
+}
+
+/// A change that clients are told of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    LogPage { tid: Rc<TransportId>, device: String },
+    DiscoveryControllerRemoved,
+}
+
+/// What an earlier run of this program leaves to the next: a connection of its own, and who listed it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Legacy {
+    pub id: LinkId,
+    pub sources: Vec<Rc<TransportId>>,
+}
+
+/// All state machines of one process.
+#[derive(Debug)]
+pub struct Machine {
+    links: Links,
+    finder: Option<Finder>,
+    connector: Option<Connector>,
+    persistent_connections: bool,
+    /// The legacy may have changed since it was last saved.
+    unsaved: bool,
+}
+
+/// Which roles a process has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Roles {
+    pub finder: bool,
+    pub connector: bool,
+}
+
+impl Machine {
+    /// `seed` makes waits differ between hosts.
+    pub fn new(roles: Roles, seed: u64) -> Machine {
+        Machine {
+            links: Links::new(seed),
+            finder: roles.finder.then(|| Finder::new(seed.rotate_left(32))),
+            connector: roles.connector.then(Connector::default),
+            persistent_connections: true,
+            unsaved: false,
+        }
+    }
+
+    /// Takes over from an earlier run; before the first event.
+    pub fn inherit(&mut self, legacy: Vec<Legacy>) {
+        for Legacy { id, sources } in legacy {
+            if id.kind == ControllerKind::Io
+                && let Some(connector) = &mut self.connector
+            {
+                connector.remember(&id.tid, &sources);
+            }
+            self.links.was_ours(id);
+        }
+    }
+
+    /// What the next run should know.
+    pub fn legacy(&self) -> Vec<Legacy> {
+        let sources = |id: &LinkId| match (&self.connector, id.kind) {
+            (Some(connector), ControllerKind::Io) => connector.sources(&id.tid).cloned().collect(),
+            _ => Vec::new(),
+        };
+        self.links.ours().map(|id| Legacy { id: id.clone(), sources: sources(id) }).collect()
+    }
+
+    pub fn handle(&mut self, now: Instant, event: Event) {
+        match event {
+            Event::Configured { host_nqn, finder, connector } => self.configure(now, &host_nqn, finder, connector),
+            Event::FabricsReady(ready) => self.links.set_ready(ready),
+            Event::DevicesRead(devices) => {
+                self.links.devices_read(now, devices);
+                if let Some(finder) = &mut self.finder {
+                    finder.read_all_soon();
+                }
+            }
+            Event::DeviceUp(device) => {
+                let name = device.name.clone();
+                self.links.device_up(now, device);
+                self.read_soon(&name);
+            }
+            Event::DeviceRemoved(name) => self.links.device_down(now, &name),
+            Event::LogChanged(name) => self.read_soon(&name),
+            Event::Probed { portal, outcome } => self.links.probed(now, &portal, outcome),
+            Event::Connected { ticket, outcome } => self.links.connected(now, ticket, outcome),
+            Event::Disconnected { ticket, outcome } => self.links.disconnected(now, ticket, outcome),
+            Event::PageRead { ticket, outcome } => {
+                if let Some(finder) = &mut self.finder {
+                    finder.page_read(now, ticket, outcome, &mut self.links);
+                }
+            }
+            Event::FinderReports(reports) => self.hear_finder(now, reports),
+            Event::Stop => {
+                if let (Some(finder), false) = (&mut self.finder, self.persistent_connections) {
+                    finder.stop(now, &mut self.links);
+                }
+            }
+        }
+        self.settle(now);
+    }
+
+    /// When [`Machine::handle_deadline`] wants to be called, if no event comes before.
+    pub fn poll_deadline(&self) -> Option<Instant> {
+        let finder = self.finder.as_ref().and_then(Finder::deadline);
+        self.links.deadline().into_iter().chain(finder).min()
+    }
+
+    pub fn handle_deadline(&mut self, now: Instant) {
+        self.links.handle_deadline(now);
+        if let Some(finder) = &mut self.finder {
+            finder.handle_deadline(now);
+        }
+        self.settle(now);
+    }
+
+    /// What is to be done next; ask until `None`. Ask after all events that are ready have been handled: what concerns the
+    /// same controller is done once.
+    pub fn poll_action(&mut self, now: Instant) -> Option<Action> {
+        self.links
+            .poll_action(now)
+            .or_else(|| self.finder.as_mut().and_then(|finder| finder.poll_action(&mut self.links)))
+            .or_else(|| self.connector.as_mut().and_then(Connector::poll_action))
+            .or_else(|| std::mem::take(&mut self.unsaved).then_some(Action::Save))
+    }
+
+    /// Whether a stop may be completed: nothing of what it started is under way.
+    pub fn may_stop(&self) -> bool {
+        !self.links.is_disconnecting()
+    }
+
+    pub fn links(&self) -> &Links {
+        &self.links
+    }
+
+    pub fn finder(&self) -> Option<&Finder> {
+        self.finder.as_ref()
+    }
+
+    pub fn connector(&self) -> Option<&Connector> {
+        self.connector.as_ref()
+    }
+
+    fn configure(
+        &mut self,
+        now: Instant,
+        host_nqn: &str,
+        finder_settings: Option<Box<FinderSettings>>,
+        connector_settings: Option<Box<ConnectorSettings>>,
+    ) {
+        if let (Some(finder), Some(settings)) = (&mut self.finder, finder_settings) {
+            self.persistent_connections = settings.persistent_connections;
+            let policy = Policy::new(settings.common, ControllerKind::Discovery, host_nqn);
+            finder.configure(now, policy, &mut self.links);
+        }
+        if let (Some(connector), Some(settings)) = (&mut self.connector, connector_settings) {
+            let policy = Policy::new(settings.common, ControllerKind::Io, host_nqn);
+            connector.configure(now, policy, settings.disconnect_scope, &mut self.links);
+            if let Some(finder) = &self.finder {
+                connector.hear_dropped(now, |source| finder.knows(source), &mut self.links);
+            }
+        }
+        self.unsaved = true;
+    }
+
+    fn hear_finder(&mut self, now: Instant, reports: Vec<(Rc<TransportId>, Testimony)>) {
+        let Some(connector) = &mut self.connector else {
+            return;
+        };
+        let known: BTreeSet<Rc<TransportId>> = reports.iter().map(|(source, _)| source.clone()).collect();
+        for (source, testimony) in reports {
+            connector.hear(now, &source, testimony, &mut self.links);
+        }
+        connector.hear_dropped(now, |source| known.contains(source), &mut self.links);
+        self.unsaved = true;
+    }
+
+    fn read_soon(&mut self, device: &str) {
+        if let Some(finder) = &mut self.finder {
+            for id in self.links.served_by(device).filter(|id| id.kind == ControllerKind::Discovery) {
+                finder.read_soon(&id.tid);
+            }
+        }
+    }
+
+    /// Carries what one part has to say to the others.
+    fn settle(&mut self, now: Instant) {
+        while let Some(change) = self.links.poll_change() {
+            self.unsaved = true;
+            match (change, &mut self.finder) {
+                (LinkChange::Up { id, device }, Some(finder)) if id.kind == ControllerKind::Discovery => {
+                    finder.link_up(&id.tid, device);
+                }
+                (LinkChange::Down { id, .. }, Some(finder)) if id.kind == ControllerKind::Discovery => {
+                    finder.link_down(&id.tid);
+                }
+                _ => {}
+            }
+        }
+        if let Some(finder) = &mut self.finder {
+            while let Some((source, testimony)) = finder.poll_testimony() {
+                if let Some(connector) = &mut self.connector {
+                    connector.hear(now, &source, testimony, &mut self.links);
+                    self.unsaved = true;
+                }
+            }
+        }
+    }
+}

@@ -98,6 +98,15 @@ pub enum Failure {
     NotThatController,
     /// A field that must not go into an option string.
     BadField(String),
+    /// The kernel connected the controller and removed it again at once.
+    GoneAtOnce,
     /// The child ended without an answer.
     ChildDied,
+}
+
+impl Failure {
+    /// The kernel has that controller already (EALREADY).
+    pub fn is_already_connected(&self) -> bool {
+        matches!(self, Failure::Errno(errno) if *errno == nix::errno::Errno::EALREADY as i32)
+    }
 }

@@ -1,0 +1,108 @@
+//! The connector: which I/O controllers should be connected.
+//!
+//! Wanted is what the configuration names and what discovery controllers list, less what the configuration excludes. What
+//! counts as "no longer listed" is for [`Ledger`] alone to say.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
+use std::time::Instant;
+
+use crate::config::settings::{ConnectOptions, DisconnectScope};
+use crate::core::Action;
+use crate::core::device::ControllerKind;
+use crate::core::evidence::{Ledger, Testimony};
+use crate::core::links::{Disposal, LinkId, Links};
+use crate::core::note::Note;
+use crate::core::policy::Policy;
+use crate::core::tid::TransportId;
+
+#[derive(Debug, Default)]
+pub struct Connector {
+    policy: Policy,
+    scope: DisconnectScope,
+    configured: BTreeMap<Rc<TransportId>, Rc<ConnectOptions>>,
+    /// The options of listed controllers.
+    options: Rc<ConnectOptions>,
+    ledger: Ledger,
+    actions: VecDeque<Action>,
+}
+
+impl Connector {
+    /// A path that an earlier run knew from these discovery controllers.
+    pub fn remember(&mut self, path: &Rc<TransportId>, sources: &[Rc<TransportId>]) {
+        for source in sources {
+            self.ledger.remember(source, path);
+        }
+    }
+
+    /// Takes a new configuration in force. What it no longer names or admits goes: the administrator says so.
+    pub fn configure(&mut self, now: Instant, policy: Policy, scope: DisconnectScope, links: &mut Links) {
+        self.policy = policy;
+        self.scope = scope;
+        self.options = Rc::new(self.policy.options().clone());
+        let mut configured = BTreeMap::new();
+        for controller in self.policy.configured() {
+            match controller {
+                Ok((tid, options)) => {
+                    configured.insert(tid, options);
+                }
+                Err((tid, why)) => self.actions.push_back(Action::Note(Note::ControllerIgnored { tid, why })),
+            }
+        }
+        let before = std::mem::replace(&mut self.configured, configured);
+        let listed: Vec<_> = self.ledger.paths().map(|(path, _)| path.clone()).collect();
+        let concerned: BTreeSet<_> = before.into_keys().chain(self.configured.keys().cloned()).chain(listed).collect();
+        for path in concerned {
+            self.decide(now, &path, links);
+        }
+        links.dispose_of_leftovers(now, ControllerKind::Io, self.disposal());
+    }
+
+    /// Takes in what a discovery controller says.
+    pub fn hear(&mut self, now: Instant, source: &Rc<TransportId>, testimony: Testimony, links: &mut Links) {
+        let verdict = self.ledger.hear(source, testimony);
+        for path in verdict.appeared.iter().chain(&verdict.withdrawn) {
+            self.decide(now, path, links);
+        }
+    }
+
+    /// Takes in that these are all the discovery controllers that the finder has: what others listed is void.
+    pub fn hear_dropped(&mut self, now: Instant, is_known: impl Fn(&TransportId) -> bool, links: &mut Links) {
+        let dropped: Vec<_> = self.ledger.sources().filter(|source| !is_known(source)).cloned().collect();
+        for source in dropped {
+            self.hear(now, &source, Testimony::Dropped, links);
+        }
+    }
+
+    /// Wants a path or lets it go, by what is configured and listed.
+    fn decide(&mut self, now: Instant, path: &Rc<TransportId>, links: &mut Links) {
+        let id = LinkId { kind: ControllerKind::Io, tid: path.clone() };
+        let options = match self.configured.get(path) {
+            Some(options) => Some(options),
+            None if self.ledger.is_listed(path) && self.policy.admits(path).is_ok() => Some(&self.options),
+            None => None,
+        };
+        match options {
+            Some(options) => links.want(now, id, options.clone()),
+            None => links.unwant(now, &id, self.disposal()),
+        }
+    }
+
+    fn disposal(&self) -> Disposal {
+        match self.scope {
+            DisconnectScope::NoDisconnect => Disposal::Keep,
+            DisconnectScope::OnlyStasConnections | DisconnectScope::AllConnectionsMatchingDisconnectTrtypes => {
+                Disposal::Disconnect
+            }
+        }
+    }
+
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// The discovery controllers that list a path.
+    pub fn sources(&self, path: &TransportId) -> impl Iterator<Item = &Rc<TransportId>> {
+        self.ledger.sources_of(path)
+    }
+}

@@ -1,0 +1,89 @@
+//! What the state machines have to tell the administrator: one note for each change of state, none for each retry.
+
+use std::fmt;
+use std::time::Duration;
+
+use log::Level;
+
+use crate::core::links::LinkId;
+use crate::core::portal::PortalId;
+use crate::core::tid::TransportId;
+use crate::helper::message::Failure;
+
+/// A line of the log. `Display` gives the text: what happened, to which controller, what happens next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Note {
+    Connected { id: LinkId, device: String },
+    Adopted { id: LinkId, device: String },
+    Lost { id: LinkId, device: String },
+    Unreachable { portal: PortalId, why: String, waiting: usize, retry_in: Duration },
+    ConnectFailed { id: LinkId, why: String, retry_in: Duration },
+    Disconnecting { id: LinkId, device: String },
+    DisconnectFailed { id: LinkId, device: String, failure: Failure },
+    PageRead { id: LinkId, device: String, entries: usize, genctr: u64 },
+    PageFailed { id: LinkId, device: String, why: String, keeps: bool },
+    EntryIgnored { from: TransportId, why: String },
+    EntriesIgnored { from: TransportId, more: usize },
+    ControllerIgnored { tid: TransportId, why: String },
+}
+
+impl Note {
+    pub fn level(&self) -> Level {
+        match self {
+            Note::Connected { .. } | Note::Adopted { .. } | Note::Disconnecting { .. } | Note::PageRead { .. } => {
+                Level::Info
+            }
+            Note::DisconnectFailed { .. } | Note::ControllerIgnored { .. } => Level::Error,
+            _ => Level::Warn,
+        }
+    }
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Note::Connected { id, device } => write!(f, "{id}: connected as {device}"),
+            Note::Adopted { id, device } => write!(f, "{id}: already connected as {device}, kept"),
+            Note::Lost { id, device } => write!(f, "{id}: the kernel removed {device}; connecting again"),
+            Note::Unreachable { portal, why, waiting, retry_in } => {
+                write!(f, "{portal}: {why}; {waiting} waiting, next try in {}", Rounded(*retry_in))?;
+                f.write_str(", then at growing intervals up to a minute")
+            }
+            Note::ConnectFailed { id, why, retry_in } => {
+                write!(f, "{id}: not connected: {why}; next try in {}", Rounded(*retry_in))
+            }
+            Note::Disconnecting { id, device } => write!(f, "{id}: no longer wanted, disconnecting {device}"),
+            Note::DisconnectFailed { id, device, failure } => {
+                write!(f, "{id}: {device} could not be disconnected and stays: {failure}")
+            }
+            Note::PageRead { id, device, entries, genctr } => {
+                write!(f, "{id}: {device} lists {entries} entries (generation {genctr})")
+            }
+            Note::PageFailed { id, device, why, keeps } => {
+                write!(f, "{id}: the discovery log page could not be read from {device}: {why}; ")?;
+                f.write_str(match keeps {
+                    true => "the last good page stays in force, trying again",
+                    false => "trying again",
+                })
+            }
+            Note::EntryIgnored { from, why } => write!(f, "{from}: log page entry ignored: {why}"),
+            Note::EntriesIgnored { from, more } => write!(f, "{from}: {more} more log page entries ignored"),
+            Note::ControllerIgnored { tid, why } => write!(f, "{tid}: ignored: {why}"),
+        }
+    }
+}
+
+impl fmt::Display for LinkId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.tid.fmt(f)
+    }
+}
+
+/// A duration to a precision that means something to a reader.
+struct Rounded(Duration);
+
+impl fmt::Display for Rounded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.1} s", self.0.as_secs_f64())
+    }
+}

@@ -1,0 +1,95 @@
+//! What the administrator's settings mean for a controller: which ones are configured, which may be connected at all.
+
+use std::net::IpAddr;
+use std::rc::Rc;
+
+use crate::config::settings::{Common, ConnectOptions, ControllerEntry, Exclusion, IpFamily};
+use crate::core::device::ControllerKind;
+use crate::core::tid::{DISCOVERY_NQN, Spelling, TransportId, canonical_address, is_usable_address};
+
+/// What both daemons' settings say about any controller.
+#[derive(Debug, Default)]
+pub struct Policy {
+    common: Common,
+    kind: Option<ControllerKind>,
+    host_nqn: String,
+}
+
+/// A controller that the configuration names, with the options to connect it with.
+pub type Configured = (Rc<TransportId>, Rc<ConnectOptions>);
+
+impl Policy {
+    pub fn new(common: Common, kind: ControllerKind, host_nqn: &str) -> Policy {
+        Policy { common, kind: Some(kind), host_nqn: host_nqn.to_owned() }
+    }
+
+    /// The controllers that the configuration names. `Err` for those that cannot be used, with the reason.
+    pub fn configured(&self) -> impl Iterator<Item = Result<Configured, (TransportId, String)>> {
+        self.common.controllers.iter().map(|entry| {
+            let tid = self.transport_id(entry);
+            match self.admits(&tid) {
+                Ok(()) => Ok((Rc::new(tid), Rc::new(entry.options.or(&self.common.options)))),
+                Err(why) => Err((tid, why)),
+            }
+        })
+    }
+
+    /// The options for a controller that the configuration does not name.
+    pub fn options(&self) -> &ConnectOptions {
+        &self.common.options
+    }
+
+    /// Whether a controller may be connected; `Err` says why not.
+    pub fn admits(&self, tid: &TransportId) -> Result<(), String> {
+        if !is_usable_address(tid.transport(), tid.traddr()) {
+            return Err(format!("{:?} is not an address of transport {}", tid.traddr(), tid.transport()));
+        }
+        if !self.family_enabled(tid) {
+            return Err("its address family is disabled by ip-family".to_owned());
+        }
+        if self.common.exclusions.iter().any(|exclusion| excludes(exclusion, tid)) {
+            return Err("excluded by the configuration".to_owned());
+        }
+        Ok(())
+    }
+
+    fn family_enabled(&self, tid: &TransportId) -> bool {
+        match (self.common.ip_family, tid.ip()) {
+            (IpFamily::Ipv4, Some(IpAddr::V6(_))) | (IpFamily::Ipv6, Some(IpAddr::V4(_))) => false,
+            _ => true,
+        }
+    }
+
+    fn transport_id(&self, entry: &ControllerEntry) -> TransportId {
+        let or = |given: &'static str, value: &str| if value.is_empty() { given.to_owned() } else { value.to_owned() };
+        let discovery = self.kind == Some(ControllerKind::Discovery);
+        let trsvcid = match discovery {
+            true => or(entry.transport.default_discovery_trsvcid(), &entry.trsvcid),
+            false => or(entry.transport.default_io_trsvcid(), &entry.trsvcid),
+        };
+        let subsysnqn = or(if discovery { DISCOVERY_NQN } else { "" }, &entry.subsysnqn);
+        TransportId::new(
+            entry.transport,
+            Spelling {
+                traddr: &entry.traddr,
+                trsvcid: &trsvcid,
+                subsysnqn: &subsysnqn,
+                host_traddr: &entry.host_traddr,
+                host_iface: if self.common.ignore_iface { "" } else { &entry.host_iface },
+                host_nqn: if entry.host_nqn.is_empty() { &self.host_nqn } else { &entry.host_nqn },
+            },
+        )
+    }
+}
+
+/// An exclusion matches when every key that it gives equals the controller's; one that gives none matches nothing.
+fn excludes(exclusion: &Exclusion, tid: &TransportId) -> bool {
+    let agrees = |given: &str, actual: &str| given.is_empty() || given == actual;
+    *exclusion != Exclusion::default()
+        && exclusion.transport.is_none_or(|transport| transport == tid.transport())
+        && agrees(&canonical_address(tid.transport(), &exclusion.traddr), tid.traddr())
+        && agrees(&exclusion.trsvcid, tid.trsvcid())
+        && agrees(&exclusion.subsysnqn, tid.subsysnqn())
+        && agrees(&exclusion.host_iface, tid.host_iface())
+        && agrees(&exclusion.host_nqn, tid.host_nqn())
+}
