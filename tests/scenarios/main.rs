@@ -24,4 +24,6 @@
 mod demo;
 mod guest;
 mod harness;
+mod sim;
+mod simulator;
 mod vm;
