@@ -1,0 +1,29 @@
+//! Scenarios: each boots a real Linux kernel in an emulated machine and plays through what an administrator lives through.
+//!
+//! `tests/setup` prepares the machines, once; then `cargo test --test scenarios PART_OF_A_NAME` runs some of them, and with
+//! `-- --nocapture` shows the guest's log as it comes. As many machines run at once as there are processors; RUST_TEST_THREADS
+//! says otherwise. A failed scenario shows its reason last, the guest's log before it, and keeps that in target/vm/logs.
+//!
+//! A scenario is a test with a closure, which runs in the guest:
+//!
+//! ```ignore
+//! #[test]
+//! fn one_subsystem_becomes_storage() {
+//!     scenario(|guest| {
+//!         let disk = guest.target().subsystem("nqn.2026-01.example:disk");
+//!         guest.target().tcp_port("127.0.0.1", 8009).link(&disk);
+//!         guest.write("/etc/stas/stafd.conf", "…");
+//!         let _bus = guest.start_bus();
+//!         let _stafd = guest.spawn("stafd", &[]);
+//!         let _stacd = guest.spawn("stacd", &[]);
+//!         guest.wait_until("the disk is there", Duration::from_secs(10), || !guest.block_devices().is_empty());
+//!     });
+//! }
+//! ```
+
+mod demo;
+mod guest;
+mod harness;
+mod sim;
+mod simulator;
+mod vm;

@@ -1,0 +1,112 @@
+//! What the guest boots from: the base that `tests/setup` made, and after it, in the same file, an archive of ours.
+//!
+//! The kernel unpacks concatenated cpio archives one over the other. Ours has the first process, this very test
+//! executable, the program under test with its names, and the repository's `etc/`.
+//!
+//! Format: the kernel's Documentation/driver-api/early-userspace/buffer-format.rst, "newc".
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+
+/// The names that `stas` answers to.
+const NAMES: [&str; 5] = ["stafd", "stacd", "stafctl", "stacctl", "stasadm"];
+
+/// Writes the whole initramfs: `base`, then ours.
+pub fn build(base: &Path, to: &Path) -> io::Result<()> {
+    let mut out = File::create(to)?;
+    io::copy(&mut File::open(base)?, &mut out)?;
+    let mut archive = Archive { out, inode: 0 };
+    archive.file("init", 0o755, include_bytes!("init"))?;
+    archive.file(
+        "scenarios",
+        0o755,
+        &std::fs::read(std::env::current_exe()?)?,
+    )?;
+    archive.file(
+        "usr/bin/stas",
+        0o755,
+        &std::fs::read(env!("CARGO_BIN_EXE_stas"))?,
+    )?;
+    for name in NAMES {
+        archive.link(&format!("usr/bin/{name}"), "stas")?;
+    }
+    let etc = Path::new(env!("CARGO_MANIFEST_DIR")).join("etc");
+    if etc.is_dir() {
+        archive.tree("etc", &etc)?;
+    }
+    archive.directory("etc/nvme")?;
+    archive.file(
+        "etc/nvme/hostnqn",
+        0o644,
+        format!("{}\n", crate::guest::HOSTNQN).as_bytes(),
+    )?;
+    archive.file(
+        "etc/nvme/hostid",
+        0o644,
+        format!("{}\n", crate::guest::HOSTID).as_bytes(),
+    )?;
+    archive.finish()
+}
+
+struct Archive {
+    out: File,
+    inode: u32,
+}
+
+impl Archive {
+    fn directory(&mut self, name: &str) -> io::Result<()> {
+        self.entry(name, 0o040_755, b"")
+    }
+
+    fn file(&mut self, name: &str, mode: u32, data: &[u8]) -> io::Result<()> {
+        self.entry(name, 0o100_000 | mode, data)
+    }
+
+    fn link(&mut self, name: &str, target: &str) -> io::Result<()> {
+        self.entry(name, 0o120_777, target.as_bytes())
+    }
+
+    /// A directory of the host with all that is in it.
+    fn tree(&mut self, name: &str, from: &Path) -> io::Result<()> {
+        self.directory(name)?;
+        for entry in from.read_dir()? {
+            let entry = entry?;
+            let name = format!("{name}/{}", entry.file_name().display());
+            if entry.file_type()?.is_dir() {
+                self.tree(&name, &entry.path())?;
+            } else {
+                self.file(&name, 0o644, &std::fs::read(entry.path())?)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> io::Result<()> {
+        self.entry("TRAILER!!!", 0, b"")
+    }
+
+    fn entry(&mut self, name: &str, mode: u32, data: &[u8]) -> io::Result<()> {
+        self.inode += 1;
+        let (owner, links, time, device, checksum) = (0, 1, 0, 0, 0);
+        write!(
+            self.out,
+            "070701{:08x}{mode:08x}{owner:08x}{owner:08x}{links:08x}{time:08x}",
+            self.inode
+        )?;
+        write!(
+            self.out,
+            "{:08x}{device:08x}{device:08x}{device:08x}{device:08x}",
+            data.len()
+        )?;
+        write!(self.out, "{:08x}{checksum:08x}", name.len() + 1)?;
+        // The header has 110 bytes; the name with its NUL, and the data, end on a multiple of four.
+        write!(self.out, "{name}\0{}", padding(110 + name.len() + 1))?;
+        self.out.write_all(data)?;
+        write!(self.out, "{}", padding(data.len()))
+    }
+}
+
+fn padding(length: usize) -> &'static str {
+    ["", "\0\0\0", "\0\0", "\0"][length % 4]
+}

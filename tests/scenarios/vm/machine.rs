@@ -1,0 +1,141 @@
+//! One run of QEMU: software emulation, two serial ports, no disk, no network but what the guest makes itself.
+//!
+//! The first port is the console: kernel, daemons and scenario in one stream, for people. The second is the report, for the
+//! host, line by line: `tell TEXT` (narration), `failure TEXT` (why the scenario failed), `passed`.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+/// What came of it.
+#[derive(Debug, Default)]
+pub struct Report {
+    pub passed: bool,
+    /// The guest's own words; several lines, or none when it said nothing.
+    pub failure: String,
+    /// What QEMU had to say, as when it could not start.
+    pub emulator: String,
+    pub timed_out: bool,
+}
+
+pub struct Machine<'a> {
+    pub kernel: &'a Path,
+    pub initramfs: &'a Path,
+    /// The path of the test function.
+    pub scenario: &'a str,
+    /// After so long it is killed.
+    pub limit: Duration,
+    pub log: &'a Path,
+    /// Print the narration instead of the console.
+    pub narrated: bool,
+}
+
+impl Machine<'_> {
+    pub fn run(&self) -> io::Result<Report> {
+        let mut log = File::create(self.log)?;
+        let mut qemu = self.command().spawn()?;
+        let console = qemu.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
+        let port = qemu.stderr.take().ok_or(io::ErrorKind::BrokenPipe)?;
+        let mut report = Report::default();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for line in lines(console) {
+                    let _ = writeln!(log, "{line}");
+                    if !self.narrated {
+                        println!("{line}");
+                    }
+                }
+            });
+            lines(port).for_each(|line| self.reported(&line, &mut report));
+        });
+        report.timed_out = was_killed(qemu.wait()?);
+        Ok(report)
+    }
+
+    fn reported(&self, line: &str, report: &mut Report) {
+        match line.split_once(' ').unwrap_or((line, "")) {
+            ("passed", "") => report.passed = true,
+            ("failure", text) => report.failure += &format!("{text}\n"),
+            ("tell", text) if self.narrated => println!("{text}"),
+            ("tell", _) => (),
+            _ => report.emulator += &format!("{line}\n"),
+        }
+    }
+
+    fn command(&self) -> Command {
+        // `timeout` keeps the limit even when this process is killed; --foreground leaves Ctrl-C working.
+        let mut command = Command::new("timeout");
+        command.args([
+            "--foreground",
+            "--signal=KILL",
+            &self.limit.as_secs().to_string(),
+            "qemu-system-x86_64",
+        ]);
+        // One CPU and no cmpxchg16b: QEMU 7.2 corrupts guests otherwise.
+        command.args([
+            "-accel",
+            "tcg",
+            "-cpu",
+            "max,-cx16",
+            "-smp",
+            "1",
+            "-m",
+            "1024",
+            "-M",
+            "q35",
+        ]);
+        command.args([
+            "-nodefaults",
+            "-no-user-config",
+            "-display",
+            "none",
+            "-no-reboot",
+        ]);
+        command.args([
+            "-chardev",
+            "stdio,id=console,signal=off",
+            "-device",
+            "isa-serial,chardev=console",
+        ]);
+        command.args([
+            "-chardev",
+            "file,id=report,path=/dev/stderr",
+            "-device",
+            "isa-serial,chardev=report",
+        ]);
+        command
+            .arg("-kernel")
+            .arg(self.kernel)
+            .arg("-initrd")
+            .arg(self.initramfs);
+        command.arg("-append").arg(format!(
+            "console=ttyS0 quiet panic=-1 rdinit=/init mitigations=off nokaslr printk.devkmsg=on STAS_SCENARIO={}",
+            self.scenario
+        ));
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+}
+
+/// The limit's SIGKILL is seen as the exit status that shells use for it, or as the signal itself.
+fn was_killed(status: ExitStatus) -> bool {
+    status.code() == Some(128 + 9) || status.signal() == Some(9)
+}
+
+/// Lines as they come; a serial line ends them with CR LF, and what is not UTF-8 must not stop the stream.
+fn lines(stream: impl Read) -> impl Iterator<Item = String> {
+    BufReader::new(stream)
+        .split(b'\n')
+        .map_while(Result::ok)
+        .map(|line| {
+            String::from_utf8_lossy(&line)
+                .trim_end_matches('\r')
+                .to_owned()
+        })
+}

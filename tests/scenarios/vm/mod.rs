@@ -1,0 +1,142 @@
+//! The host's side of a scenario: boots a machine for it and turns what comes of it into the test's result.
+//!
+//! The test executable is itself put into the guest. [`scenario`] in a test therefore means two things: on the host, boot a
+//! machine that runs this test and no other; in the guest, run the closure.
+
+mod initramfs;
+mod machine;
+
+use crate::guest::{self, Guest};
+use machine::{Machine, Report};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Runs `body` in a machine of its own with the defaults of [`Scenario`]. To be called by the `#[test]` itself.
+pub fn scenario<F: FnOnce(&Guest)>(body: F) {
+    Scenario::new().run(body);
+}
+
+/// The kernels that `tests/setup` prepares, all from Debian.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Kernel {
+    /// Debian 12's own. Without nvme-loop, nvme-fcloop, authentication and TLS.
+    V6_1,
+    /// Debian 12's backport; the default.
+    V6_12,
+}
+
+impl Kernel {
+    fn name(self) -> &'static str {
+        match self {
+            Kernel::V6_1 => "6.1",
+            Kernel::V6_12 => "6.12",
+        }
+    }
+}
+
+/// A machine other than the usual one.
+#[derive(Debug)]
+pub struct Scenario {
+    kernel: Kernel,
+    limit: Duration,
+    narrated: bool,
+}
+
+impl Scenario {
+    pub fn new() -> Self {
+        Scenario {
+            kernel: Kernel::V6_12,
+            limit: Duration::from_secs(120),
+            narrated: false,
+        }
+    }
+
+    pub fn kernel(mut self, kernel: Kernel) -> Self {
+        self.kernel = kernel;
+        self
+    }
+
+    /// How long it may take from power-on to the end; then it has failed.
+    pub fn limit(mut self, limit: Duration) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    /// Prints on the host what [`Guest::tell`] says and nothing else.
+    pub fn narrated(mut self) -> Self {
+        self.narrated = true;
+        self
+    }
+
+    /// To be called by the `#[test]` itself: the guest is told to run the test whose thread this is.
+    pub fn run<F: FnOnce(&Guest)>(self, body: F) {
+        if guest::is_here() {
+            guest::run(body);
+        }
+        // The test runner gives each test a thread of its own, named after it.
+        let thread = std::thread::current();
+        let test = thread.name().expect("the test runner names its threads");
+        if let Err(why) = self.boot(test) {
+            panic!("{why}");
+        }
+    }
+
+    fn boot(&self, test: &str) -> Result<(), String> {
+        let vm = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/vm");
+        let kernel = vm.join(self.kernel.name());
+        if !kernel.join("stamp").exists() {
+            return Err(format!(
+                "there is no kernel {} to run scenarios on yet: run tests/setup",
+                self.kernel.name()
+            ));
+        }
+        let file = test.replace("::", ".");
+        let log = in_directory(&vm.join("logs"), &format!("{file}.log"))?;
+        let image = in_directory(&vm.join("run"), &format!("{file}.cpio"))?;
+        initramfs::build(&kernel.join("initramfs.cpio"), &image).map_err(|error| {
+            format!(
+                "cannot make the guest's file system {}: {error}",
+                image.display()
+            )
+        })?;
+        let machine = Machine {
+            kernel: &kernel.join("vmlinux"),
+            initramfs: &image,
+            scenario: test,
+            limit: self.limit,
+            log: &log,
+            narrated: self.narrated,
+        };
+        let report = machine.run();
+        let _ = fs::remove_file(&image);
+        let report = report.map_err(|error| {
+            format!("cannot run QEMU: {error}; tests/setup installs what is missing")
+        })?;
+        self.judge(test, &report)
+            .map_err(|why| format!("{why}\nThe guest's log is {}", log.display()))
+    }
+
+    fn judge(&self, test: &str, report: &Report) -> Result<(), String> {
+        if report.passed && report.failure.is_empty() {
+            return Ok(());
+        }
+        Err(if !report.failure.is_empty() {
+            report.failure.clone()
+        } else if report.timed_out {
+            format!("the scenario did not end within {:?}", self.limit)
+        } else if !report.emulator.is_empty() {
+            format!("QEMU: {}", report.emulator)
+        } else {
+            format!(
+                "the guest ended without a result: its kernel died, or the scenario's process, or it has no test `{test}`"
+            )
+        })
+    }
+}
+
+fn in_directory(directory: &Path, file: &str) -> Result<PathBuf, String> {
+    fs::create_dir_all(directory)
+        .map_err(|error| format!("cannot make the directory {}: {error}", directory.display()))?;
+    Ok(directory.join(file))
+}
