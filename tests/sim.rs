@@ -57,10 +57,7 @@ impl Host {
     fn dial(to: &Handle) -> Self {
         let stream = TcpStream::connect(to.address()).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        Self {
-            stream,
-            data: Vec::new(),
-        }
+        Self { stream, data: Vec::new() }
     }
 
     /// ICReq and ICResp.
@@ -126,11 +123,7 @@ impl Host {
             let pdu = self.pdu()?;
             let cid = |at| u16::from_le_bytes([pdu[at], pdu[at + 1]]);
             let (completed, status, result) = match pdu[0] {
-                5 => (
-                    cid(20),
-                    cid(22) >> 1,
-                    u64::from_le_bytes(pdu[8..16].try_into().unwrap()),
-                ),
+                5 => (cid(20), cid(22) >> 1, u64::from_le_bytes(pdu[8..16].try_into().unwrap())),
                 7 => {
                     let offset = u32::from_le_bytes(pdu[12..16].try_into().unwrap());
                     assert_eq!(offset as usize, self.data.len(), "data in order");
@@ -143,12 +136,7 @@ impl Host {
                 }
                 other => panic!("unexpected PDU type {other}"),
             };
-            return Ok(Done {
-                cid: completed,
-                status,
-                result,
-                data: std::mem::take(&mut self.data),
-            });
+            return Ok(Done { cid: completed, status, result, data: std::mem::take(&mut self.data) });
         }
     }
 
@@ -429,11 +417,7 @@ fn log_pages_lie_on_demand() {
         b.beyond = Beyond::Zeros;
         b.raw_page = Some(b"not a log page".to_vec());
     });
-    assert!(
-        host.log(0, true, 0, 64)
-            .data
-            .starts_with(b"not a log page\0")
-    );
+    assert!(host.log(0, true, 0, 64).data.starts_with(b"not a log page\0"));
 }
 
 #[test]

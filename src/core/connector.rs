@@ -46,7 +46,10 @@ impl Connector {
                 Ok((tid, options)) => {
                     configured.insert(tid, options);
                 }
-                Err((tid, why)) => self.actions.push_back(Action::Note(Note::ControllerIgnored { tid, why })),
+                Err(refused) => {
+                    let (tid, why) = *refused;
+                    self.actions.push_back(Action::Note(Note::ControllerIgnored { tid, why }));
+                }
             }
         }
         let before = std::mem::replace(&mut self.configured, configured);
@@ -84,7 +87,7 @@ impl Connector {
         };
         match options {
             Some(options) => links.want(now, id, options.clone()),
-            None => links.unwant(now, &id, self.disposal()),
+            None => links.unwant(&id, self.disposal()),
         }
     }
 

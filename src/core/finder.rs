@@ -104,12 +104,15 @@ impl Finder {
                 Ok((tid, options)) => {
                     wanted.insert(tid, options);
                 }
-                Err((tid, why)) => self.actions.push_back(Action::Note(Note::ControllerIgnored { tid, why })),
+                Err(refused) => {
+                    let (tid, why) = *refused;
+                    self.actions.push_back(Action::Note(Note::ControllerIgnored { tid, why }));
+                }
             }
         }
         let dropped: Vec<_> = self.controllers.keys().filter(|tid| !wanted.contains_key(*tid)).cloned().collect();
         for tid in dropped {
-            self.drop_controller(now, &tid, links);
+            self.drop_controller(&tid, links);
         }
         for (tid, options) in wanted {
             self.controllers.entry(tid.clone()).or_insert_with(|| Discovery::new(Origin::Configured));
@@ -118,18 +121,18 @@ impl Finder {
         links.dispose_of_leftovers(now, ControllerKind::Discovery, Disposal::Disconnect);
     }
 
-    fn drop_controller(&mut self, now: Instant, tid: &Rc<TransportId>, links: &mut Links) {
+    fn drop_controller(&mut self, tid: &Rc<TransportId>, links: &mut Links) {
         self.forget_reading(tid);
         self.controllers.remove(tid);
-        links.unwant(now, &link_id(tid), Disposal::Disconnect);
+        links.unwant(&link_id(tid), Disposal::Disconnect);
         self.testimonies.push_back((tid.clone(), Testimony::Dropped));
         self.actions.push_back(Action::Publish(Change::DiscoveryControllerRemoved));
     }
 
     /// Lets go of the discovery connections when the daemon stops, if they are not to outlive it.
-    pub fn stop(&mut self, now: Instant, links: &mut Links) {
+    pub fn stop(&mut self, links: &mut Links) {
         for tid in self.controllers.keys() {
-            links.unwant(now, &link_id(tid), Disposal::Disconnect);
+            links.unwant(&link_id(tid), Disposal::Disconnect);
         }
     }
 

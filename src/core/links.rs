@@ -179,7 +179,7 @@ impl Links {
     }
 
     /// No longer wants it. What is connected stays or goes by `disposal`; a connect in flight is waited for.
-    pub fn unwant(&mut self, now: Instant, id: &LinkId, disposal: Disposal) {
+    pub fn unwant(&mut self, id: &LinkId, disposal: Disposal) {
         let Some(link) = self.links.get_mut(id) else {
             return;
         };
@@ -202,7 +202,7 @@ impl Links {
         for id in leftovers {
             if self.devices.serving(&id.tid, id.kind).is_some() {
                 self.want(now, id.clone(), Rc::default());
-                self.unwant(now, &id, disposal);
+                self.unwant(&id, disposal);
             }
             self.ours_before.remove(&id);
         }
@@ -299,7 +299,7 @@ impl Links {
         match outcome {
             Ok(Some(device)) => self.connect_succeeded(now, &id, device),
             _ if link.wanted.is_err() => self.forget(&id),
-            Ok(None) => self.connect_failed(now, &id, Failure::GoneAtOnce, Duration::ZERO),
+            Ok(None) => self.connect_failed(now, &id, Failure::Gone, Duration::ZERO),
             Err(failure) => self.connect_failed(now, &id, failure, now.saturating_duration_since(since)),
         }
     }
@@ -507,7 +507,7 @@ impl Links {
         self.go_live(now, id, &name, true);
         self.note(Note::Connected { id: id.clone(), device: name });
         if let Err(disposal) = disposal {
-            self.unwant(now, id, disposal);
+            self.unwant(id, disposal);
         }
     }
 

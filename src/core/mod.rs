@@ -204,7 +204,7 @@ impl Machine {
             Event::FinderReports(reports) => self.hear_finder(now, reports),
             Event::Stop => {
                 if let (Some(finder), false) = (&mut self.finder, self.persistent_connections) {
-                    finder.stop(now, &mut self.links);
+                    finder.stop(&mut self.links);
                 }
             }
         }

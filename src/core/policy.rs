@@ -24,12 +24,12 @@ impl Policy {
     }
 
     /// The controllers that the configuration names. `Err` for those that cannot be used, with the reason.
-    pub fn configured(&self) -> impl Iterator<Item = Result<Configured, (TransportId, String)>> {
+    pub fn configured(&self) -> impl Iterator<Item = Result<Configured, Box<(TransportId, String)>>> {
         self.common.controllers.iter().map(|entry| {
             let tid = self.transport_id(entry);
             match self.admits(&tid) {
                 Ok(()) => Ok((Rc::new(tid), Rc::new(entry.options.or(&self.common.options)))),
-                Err(why) => Err((tid, why)),
+                Err(why) => Err(Box::new((tid, why))),
             }
         })
     }
@@ -54,9 +54,10 @@ impl Policy {
     }
 
     fn family_enabled(&self, tid: &TransportId) -> bool {
-        match (self.common.ip_family, tid.ip()) {
-            (IpFamily::Ipv4, Some(IpAddr::V6(_))) | (IpFamily::Ipv6, Some(IpAddr::V4(_))) => false,
-            _ => true,
+        match tid.ip() {
+            Some(IpAddr::V4(_)) => self.common.ip_family != IpFamily::Ipv6,
+            Some(IpAddr::V6(_)) => self.common.ip_family != IpFamily::Ipv4,
+            None => true,
         }
     }
 

@@ -11,8 +11,7 @@ const NQNS: [&str; 4] = [
     "nqn.2026-01.example:charlie",
     "nqn.2026-01.example:delta",
 ];
-const CONFIGURATION: &str =
-    "[Controllers]\ncontroller = transport=tcp;traddr=127.0.0.1;trsvcid=8009\n";
+const CONFIGURATION: &str = "[Controllers]\ncontroller = transport=tcp;traddr=127.0.0.1;trsvcid=8009\n";
 
 #[test]
 #[ignore = "a demonstration: run tests/demo"]
@@ -26,7 +25,10 @@ fn demo() {
             guest.tell(&format!("    {}", subsystem.nqn));
         }
 
-        heading(guest, "The system bus, stafd and stacd start. All they are told is the discovery controller's address");
+        heading(
+            guest,
+            "The system bus, stafd and stacd start. All they are told is the discovery controller's address",
+        );
         guest.write("/etc/stas/stafd.conf", CONFIGURATION);
         quote(guest, "cat", &["/etc/stas/stafd.conf"]);
         let _bus = guest.start_bus();
@@ -41,7 +43,10 @@ fn demo() {
         heading(guest, "The storage administrator adds a fourth subsystem. Nobody touches this host");
         port.link(&fourth);
         let took = guest.wait_until("the fourth is a disk", PATIENCE, || guest.block_devices().len() == 4);
-        guest.tell(&format!("  The target announced a change; {} ms later it is a disk, the others untouched:", took.as_millis()));
+        guest.tell(&format!(
+            "  The target announced a change; {} ms later it is a disk, the others untouched:",
+            took.as_millis()
+        ));
         quote(guest, "stacctl", &["ls"]);
         disks(guest);
 
@@ -70,11 +75,6 @@ fn quote(guest: &Guest, program: &str, arguments: &[&str]) {
 fn disks(guest: &Guest) {
     guest.tell("\n    Block devices:");
     for device in guest.block_devices() {
-        guest.tell(&format!(
-            "    /dev/{}  {} MiB  {}",
-            device.name,
-            device.bytes >> 20,
-            device.subsysnqn
-        ));
+        guest.tell(&format!("    /dev/{}  {} MiB  {}", device.name, device.bytes >> 20, device.subsysnqn));
     }
 }

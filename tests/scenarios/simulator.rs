@@ -7,15 +7,14 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, setsockopt,
-    socket, sockopt::ReceiveTimeout,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, setsockopt, socket,
+    sockopt::ReceiveTimeout,
 };
 use nix::sys::time::TimeVal;
 
 use crate::guest::{Guest, HOSTID, HOSTNQN};
 use crate::sim::{
-    Accept, Beyond, Command, DISCOVERY_NQN, DcType, Entry, Handle, Kind, PLEOS, Simulator, Status,
-    Times, log::RECORD,
+    Accept, Beyond, Command, DISCOVERY_NQN, DcType, Entry, Handle, Kind, PLEOS, Simulator, Status, Times, log::RECORD,
 };
 use crate::vm::{Kernel, Scenario, scenario};
 
@@ -32,9 +31,7 @@ fn plays_a_central_discovery_controller() {
 
 #[test]
 fn plays_a_central_discovery_controller_on_6_1() {
-    Scenario::new()
-        .kernel(Kernel::V6_1)
-        .run(central_discovery_controller);
+    Scenario::new().kernel(Kernel::V6_1).run(central_discovery_controller);
 }
 
 fn central_discovery_controller(guest: &Guest) {
@@ -44,22 +41,17 @@ fn central_discovery_controller(guest: &Guest) {
         b.identity.unique_nqn = Some(CDC_NQN.into());
         b.discovery_log_bits = PLEOS;
     });
-    let [far, near] = ["far", "near"]
-        .map(|name| Entry::io(&format!("nqn.2026-01.example:{name}"), "192.0.2.1", "4420"));
+    let [far, near] =
+        ["far", "near"].map(|name| Entry::io(&format!("nqn.2026-01.example:{name}"), "192.0.2.1", "4420"));
     cdc.set_entries([far, near.port_local()]);
 
-    let device = guest
-        .connect(&(options(&cdc, DISCOVERY_NQN) + ",keep_alive_tmo=2"))
-        .unwrap();
+    let device = guest.connect(&(options(&cdc, DISCOVERY_NQN) + ",keep_alive_tmo=2")).unwrap();
     let controller = &guest.controllers()[0];
     assert!(controller.is_live() && controller.is_discovery());
     assert_eq!(controller.subsysnqn, CDC_NQN);
     assert_eq!(attribute(&device, "dctype"), "cdc");
     let host = connect_of(&cdc);
-    assert_eq!(
-        (host.subsysnqn, host.hostnqn),
-        (DISCOVERY_NQN.into(), HOSTNQN.into())
-    );
+    assert_eq!((host.subsysnqn, host.hostnqn), (DISCOVERY_NQN.into(), HOSTNQN.into()));
     let hostid: String = host.hostid.map(|byte| format!("{byte:02x}")).concat();
     assert_eq!(hostid, HOSTID.replace('-', ""));
 
@@ -88,18 +80,13 @@ fn central_discovery_controller(guest: &Guest) {
 
     guest.disconnect(&device);
     let last = cdc.recording().of(Kind::PropertySet).last().cloned();
-    assert_eq!(
-        last.unwrap().sqe.cdw(12) >> 14 & 0b11,
-        1,
-        "CC.SHN: normal shutdown"
-    );
+    assert_eq!(last.unwrap().sqe.cdw(12) >> 14 & 0b11, 1, "CC.SHN: normal shutdown");
     assert!(cdc.wait(SOON, |seen| seen.open == 0));
 }
 
 /// Payloads short enough for the capsule, and so long that the kernel waits for R2T.
 fn register_with_dim(cdc: &Handle, admin: &AdminQueue) {
-    let payloads = [2304, 100 * RECORD]
-        .map(|length| (0..length).map(|at| (at / 7) as u8).collect::<Vec<u8>>());
+    let payloads = [2304, 100 * RECORD].map(|length| (0..length).map(|at| (at / 7) as u8).collect::<Vec<u8>>());
     for payload in &payloads {
         admin.run(DIM, [0; 4], &mut payload.clone()).unwrap();
     }
@@ -114,9 +101,7 @@ fn tells_of_a_changed_log() {
     scenario(|guest| {
         let dc = Simulator::start("[::1]:8009").unwrap();
         dc.behave(|b| b.identity.unique_nqn = Some(CDC_NQN.into()));
-        let device = guest
-            .connect(&(options(&dc, CDC_NQN) + ",discovery"))
-            .unwrap();
+        let device = guest.connect(&(options(&dc, CDC_NQN) + ",discovery")).unwrap();
         assert_eq!(guest.controllers()[0].address_field("traddr"), Some("::1"));
         assert_eq!(attribute(&device, "dctype"), "none");
         waits_for_event(&dc, 1);
@@ -159,17 +144,9 @@ fn refuses_and_drops() {
         dc.listen().unwrap();
         guest.wait_until("it is live after the pause", SOON, is_live);
 
-        dc.behave(|b| {
-            b.fail(
-                Kind::Connect,
-                Times::ONCE,
-                Status::CONNECT_INVALID_HOST.dnr(),
-            )
-        });
+        dc.behave(|b| b.fail(Kind::Connect, Times::ONCE, Status::CONNECT_INVALID_HOST.dnr()));
         dc.drop_connections();
-        guest.wait_until("the kernel gave it up", SOON, || {
-            guest.controllers().is_empty()
-        });
+        guest.wait_until("the kernel gave it up", SOON, || guest.controllers().is_empty());
     });
 }
 
@@ -219,9 +196,7 @@ fn connect_of(dc: &Handle) -> crate::sim::ConnectData {
 }
 
 fn waits_for_event(dc: &Handle, requests: usize) {
-    let waits = dc.wait(SOON, |seen| {
-        seen.count(Kind::AsynchronousEventRequest) == requests
-    });
+    let waits = dc.wait(SOON, |seen| seen.count(Kind::AsynchronousEventRequest) == requests);
     assert!(waits, "no Asynchronous Event Request number {requests}");
 }
 
@@ -278,12 +253,8 @@ impl AdminQueue {
     fn log_page(&self, lid: u8, lsp: u8, offset: u64, length: usize) -> Result<Vec<u8>, i32> {
         let mut page = vec![0xaa; length];
         let numd = length as u32 / 4 - 1;
-        let dwords = [
-            u32::from(lid) | u32::from(lsp) << 8 | numd << 16,
-            numd >> 16,
-            offset as u32,
-            (offset >> 32) as u32,
-        ];
+        let dwords =
+            [u32::from(lid) | u32::from(lsp) << 8 | numd << 16, numd >> 16, offset as u32, (offset >> 32) as u32];
         self.run(GET_LOG_PAGE, dwords, &mut page)?;
         Ok(page)
     }
@@ -294,13 +265,9 @@ struct Uevents(OwnedFd);
 
 impl Uevents {
     fn listen() -> Self {
-        let socket = socket(
-            AddressFamily::Netlink,
-            SockType::Raw,
-            SockFlag::SOCK_CLOEXEC,
-            SockProtocol::NetlinkKObjectUEvent,
-        )
-        .unwrap();
+        let socket =
+            socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkKObjectUEvent)
+                .unwrap();
         bind(socket.as_raw_fd(), &NetlinkAddr::new(0, 1)).unwrap();
         setsockopt(&socket, ReceiveTimeout, &TimeVal::new(10, 0)).unwrap();
         Self(socket)

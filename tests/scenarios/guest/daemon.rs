@@ -24,14 +24,7 @@ impl Guest {
         let (output, input) = must(std::io::pipe(), "make a pipe");
         let error = must(input.try_clone(), "copy a descriptor");
         say(&format!("starting {command:?}"));
-        let child = must(
-            command
-                .stdin(Stdio::null())
-                .stdout(input)
-                .stderr(error)
-                .spawn(),
-            format!("start {name}"),
-        );
+        let child = must(command.stdin(Stdio::null()).stdout(input).stderr(error).spawn(), format!("start {name}"));
         // The command holds copies of the pipe's writing end: without this its end would never be seen.
         command.stdout(Stdio::null()).stderr(Stdio::null());
         let log = Arc::new(Log::default());
@@ -44,20 +37,8 @@ impl Guest {
     /// The real system bus with Debian's configuration; returns when it accepts connections. It is stopped like any daemon.
     #[track_caller]
     pub fn start_bus(&self) -> Daemon {
-        let bus = self.spawn(
-            "dbus-daemon",
-            &[
-                "--system",
-                "--nofork",
-                "--nopidfile",
-                "--nosyslog",
-                "--print-address",
-            ],
-        );
-        bus.wait_log(
-            "unix:path=/run/dbus/system_bus_socket",
-            Duration::from_secs(10),
-        );
+        let bus = self.spawn("dbus-daemon", &["--system", "--nofork", "--nopidfile", "--nosyslog", "--print-address"]);
+        bus.wait_log("unix:path=/run/dbus/system_bus_socket", Duration::from_secs(10));
         bus
     }
 }
@@ -114,9 +95,7 @@ impl Daemon {
     /// Returns when it has printed `text`, at once when it had before; fails the scenario after `patience`.
     #[track_caller]
     pub fn wait_log(&self, text: &str, patience: Duration) {
-        let contents = self.log.wait(patience, |contents| {
-            contents.closed || contents.text.contains(text)
-        });
+        let contents = self.log.wait(patience, |contents| contents.closed || contents.text.contains(text));
         assert!(
             contents.text.contains(text),
             "{} did not print `{text}` within {patience:?}, but:\n{}",
@@ -129,10 +108,7 @@ impl Daemon {
     fn signal(&self, signal: Signal) {
         say(&format!("{signal} to {}", self.name));
         let pid = Pid::from_raw(i32::try_from(self.child.id()).expect("a process id"));
-        must(
-            kill(pid, signal).map_err(Into::into),
-            format!("send {signal} to {}", self.name),
-        );
+        must(kill(pid, signal).map_err(Into::into), format!("send {signal} to {}", self.name));
     }
 
     #[track_caller]
@@ -143,26 +119,14 @@ impl Daemon {
             if let Some(status) = must(self.child.try_wait(), format!("wait for {}", self.name)) {
                 break status;
             }
-            assert!(
-                asked.elapsed() < PATIENCE,
-                "{} has not ended {PATIENCE:?} after {signal}",
-                self.name
-            );
+            assert!(asked.elapsed() < PATIENCE, "{} has not ended {PATIENCE:?} after {signal}", self.name);
             std::thread::sleep(Duration::from_millis(5));
         };
         let elapsed = asked.elapsed();
         say(&format!("{} ended after {elapsed:?}: {status}", self.name));
         // The last lines may still be in the pipe; a child of the daemon that lives on may hold it open.
-        let log = self
-            .log
-            .wait(Duration::from_secs(1), |contents| contents.closed)
-            .text
-            .clone();
-        Ended {
-            status,
-            elapsed,
-            log,
-        }
+        let log = self.log.wait(Duration::from_secs(1), |contents| contents.closed).text.clone();
+        Ended { status, elapsed, log }
     }
 }
 
@@ -192,14 +156,8 @@ impl Log {
         self.bell.notify_all();
     }
 
-    fn wait(
-        &self,
-        patience: Duration,
-        enough: impl Fn(&Contents) -> bool,
-    ) -> MutexGuard<'_, Contents> {
-        let waited = self
-            .bell
-            .wait_timeout_while(self.locked(), patience, |contents| !enough(contents));
+    fn wait(&self, patience: Duration, enough: impl Fn(&Contents) -> bool) -> MutexGuard<'_, Contents> {
+        let waited = self.bell.wait_timeout_while(self.locked(), patience, |contents| !enough(contents));
         waited.expect("the log's lock").0
     }
 

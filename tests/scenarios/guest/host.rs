@@ -35,9 +35,7 @@ impl Controller {
 
     /// A field of the address, as `traddr`.
     pub fn address_field(&self, key: &str) -> Option<&str> {
-        self.address
-            .split(',')
-            .find_map(|field| field.strip_prefix(key)?.strip_prefix('='))
+        self.address.split(',').find_map(|field| field.strip_prefix(key)?.strip_prefix('='))
     }
 }
 
@@ -71,10 +69,7 @@ impl Guest {
 
     /// The live I/O controllers, by name.
     pub fn live_io_controllers(&self) -> Vec<Controller> {
-        self.controllers()
-            .into_iter()
-            .filter(|controller| controller.is_io() && controller.is_live())
-            .collect()
+        self.controllers().into_iter().filter(|controller| controller.is_io() && controller.is_live()).collect()
     }
 
     /// The usable NVMe disks, by name, without the hidden devices of single paths.
@@ -94,21 +89,13 @@ impl Guest {
     /// Connects as somebody else would: writes to /dev/nvme-fabrics, with the usual host identity unless given.
     /// Returns the name of the controller once it is live, or the kernel's error.
     pub fn connect(&self, options: &str) -> io::Result<String> {
-        let identity = if options.contains("hostnqn=") {
-            String::new()
-        } else {
-            format!(",hostnqn={HOSTNQN},hostid={HOSTID}")
-        };
-        let mut fabrics = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open("/dev/nvme-fabrics")?;
+        let identity =
+            if options.contains("hostnqn=") { String::new() } else { format!(",hostnqn={HOSTNQN},hostid={HOSTID}") };
+        let mut fabrics = OpenOptions::new().read(true).write(true).open("/dev/nvme-fabrics")?;
         fabrics.write_all(format!("{options}{identity}").as_bytes())?;
         let mut reply = String::new();
         fabrics.read_to_string(&mut reply)?;
-        let instance = reply
-            .split(',')
-            .find_map(|field| field.trim().strip_prefix("instance="));
+        let instance = reply.split(',').find_map(|field| field.trim().strip_prefix("instance="));
         instance
             .map(|instance| format!("nvme{instance}"))
             .ok_or_else(|| io::Error::other(format!("odd reply `{reply}`")))
@@ -118,10 +105,7 @@ impl Guest {
     #[track_caller]
     pub fn disconnect(&self, controller: &str) {
         must(
-            fs::write(
-                format!("/sys/class/nvme/{controller}/delete_controller"),
-                "1",
-            ),
+            fs::write(format!("/sys/class/nvme/{controller}/delete_controller"), "1"),
             format!("disconnect {controller}"),
         );
     }
@@ -129,19 +113,12 @@ impl Guest {
 
 /// The entries of a directory in the order of their numbers (`nvme2` before `nvme10`); none when there is no such directory.
 fn entries(directory: &str) -> impl Iterator<Item = PathBuf> {
-    let mut paths: Vec<PathBuf> = fs::read_dir(directory)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path())
-        .collect();
+    let mut paths: Vec<PathBuf> =
+        fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
     paths.sort_by_key(|path| (path.as_os_str().len(), path.clone()));
     paths.into_iter()
 }
 
 fn file_name(path: &Path) -> String {
-    path.file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned()
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }

@@ -41,24 +41,16 @@ pub fn is_here() -> bool {
 /// Runs a scenario, reports its result to the host, and ends the process: it was the machine's only purpose.
 pub fn run<F: FnOnce(&Guest)>(body: F) -> ! {
     std::panic::set_hook(Box::new(|panic| {
-        panic
-            .to_string()
-            .lines()
-            .for_each(|line| report(&format!("failure {line}")));
+        panic.to_string().lines().for_each(|line| report(&format!("failure {line}")));
         say(&panic.to_string());
     }));
     let guest = Guest { _only_here: () };
     if catch_unwind(AssertUnwindSafe(|| body(&guest))).is_err() {
-        say(&format!(
-            "the machine when the scenario failed:\n{}",
-            guest.state()
-        ));
+        say(&format!("the machine when the scenario failed:\n{}", guest.state()));
         exit(1);
     }
     if let Some(complaint) = guest.kernel_complaint() {
-        report(&format!(
-            "failure the guest's kernel complained: {complaint}"
-        ));
+        report(&format!("failure the guest's kernel complained: {complaint}"));
         exit(1);
     }
     report("passed");
@@ -76,9 +68,7 @@ impl Guest {
     pub fn tell(&self, text: &str) {
         say(text);
         // A line that is empty must still be a line.
-        format!("{text}\n")
-            .lines()
-            .for_each(|line| report(&format!("tell {line}")));
+        format!("{text}\n").lines().for_each(|line| report(&format!("tell {line}")));
     }
 
     /// Writes a file, with the directories above it.
@@ -86,10 +76,7 @@ impl Guest {
     pub fn write(&self, path: impl AsRef<Path>, text: &str) {
         let path = path.as_ref();
         if let Some(parent) = path.parent() {
-            must(
-                fs::create_dir_all(parent),
-                format!("make the directory {}", parent.display()),
-            );
+            must(fs::create_dir_all(parent), format!("make the directory {}", parent.display()));
         }
         must(fs::write(path, text), format!("write {}", path.display()));
     }
@@ -97,38 +84,23 @@ impl Guest {
     /// Runs a program to its end.
     #[track_caller]
     pub fn run(&self, program: &str, arguments: &[&str]) -> Finished {
-        let output = must(
-            Command::new(program).args(arguments).output(),
-            format!("run {program}"),
-        );
+        let output = must(Command::new(program).args(arguments).output(), format!("run {program}"));
         let finished = Finished {
             command: format!("{program} {}", arguments.join(" ")),
             code: output.status.code(),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
         };
-        say(&format!(
-            "$ {}\n{}{}",
-            finished.command, finished.stdout, finished.stderr
-        ));
+        say(&format!("$ {}\n{}{}", finished.command, finished.stdout, finished.stderr));
         finished
     }
 
     /// Returns as soon as `holds` does, and how long that took; fails the scenario after `patience`.
     #[track_caller]
-    pub fn wait_until(
-        &self,
-        what: &str,
-        patience: Duration,
-        mut holds: impl FnMut() -> bool,
-    ) -> Duration {
+    pub fn wait_until(&self, what: &str, patience: Duration, mut holds: impl FnMut() -> bool) -> Duration {
         let started = Instant::now();
         while !holds() {
-            assert!(
-                started.elapsed() < patience,
-                "waited {patience:?} in vain until {what}\n{}",
-                self.state()
-            );
+            assert!(started.elapsed() < patience, "waited {patience:?} in vain until {what}\n{}", self.state());
             std::thread::sleep(Duration::from_millis(10));
         }
         started.elapsed()
@@ -137,29 +109,17 @@ impl Guest {
     /// What the kernel logged so far, and the scenario with it.
     pub fn kernel_log(&self) -> String {
         must(
-            Command::new("dmesg")
-                .output()
-                .map(|dmesg| String::from_utf8_lossy(&dmesg.stdout).into_owned()),
+            Command::new("dmesg").output().map(|dmesg| String::from_utf8_lossy(&dmesg.stdout).into_owned()),
             "run dmesg",
         )
     }
 
     /// Controllers and block devices, a line each.
     pub fn state(&self) -> String {
-        let controllers = self
-            .controllers()
-            .into_iter()
-            .map(|controller| format!("{controller:?}\n"));
-        let devices = self
-            .block_devices()
-            .into_iter()
-            .map(|device| format!("{device:?}\n"));
+        let controllers = self.controllers().into_iter().map(|controller| format!("{controller:?}\n"));
+        let devices = self.block_devices().into_iter().map(|device| format!("{device:?}\n"));
         let lines: String = controllers.chain(devices).collect();
-        if lines.is_empty() {
-            "no controllers, no block devices".to_owned()
-        } else {
-            lines
-        }
+        if lines.is_empty() { "no controllers, no block devices".to_owned() } else { lines }
     }
 
     /// A warning or an Oops, whoever caused it: no scenario passes with one.
@@ -168,11 +128,8 @@ impl Guest {
         (taint & (TAINT_DIED | TAINT_WARNED) != 0).then(|| {
             let signs = ["WARNING:", "BUG:", "Oops:"];
             let log = self.kernel_log();
-            let line = log
-                .lines()
-                .find(|line| signs.iter().any(|sign| line.contains(sign)));
-            line.unwrap_or("it is tainted by a warning or an Oops")
-                .to_owned()
+            let line = log.lines().find(|line| signs.iter().any(|sign| line.contains(sign)));
+            line.unwrap_or("it is tainted by a warning or an Oops").to_owned()
         })
     }
 }
@@ -224,10 +181,7 @@ fn report(line: &str) {
 
 /// A sysfs or configfs attribute without its line end; empty when it cannot be read.
 fn read(path: impl AsRef<Path>) -> String {
-    fs::read_to_string(path)
-        .unwrap_or_default()
-        .trim_end()
-        .to_owned()
+    fs::read_to_string(path).unwrap_or_default().trim_end().to_owned()
 }
 
 #[track_caller]

@@ -9,15 +9,10 @@ impl Guest {
     #[track_caller]
     pub fn silent_network(&self, own: &str) -> String {
         let names = (0..).map(|number| format!("silent{number}"));
-        let name = names
-            .into_iter()
-            .find(|name| !is_interface(name))
-            .expect("a free name");
+        let name = names.into_iter().find(|name| !is_interface(name)).expect("a free name");
         // A dummy interface resolves no neighbours (NOARP) and drops all it is given to send.
-        self.run("ip", &["link", "add", &name, "type", "dummy"])
-            .ok();
-        self.run("ip", &["address", "add", own, "dev", &name, "nodad"])
-            .ok();
+        self.run("ip", &["link", "add", &name, "type", "dummy"]).ok();
+        self.run("ip", &["address", "add", own, "dev", &name, "nodad"]).ok();
         self.run("ip", &["link", "set", &name, "up"]).ok();
         name
     }
@@ -26,17 +21,9 @@ impl Guest {
     /// one there named `uplink`. `here` and `there` are their addresses with prefix length.
     #[track_caller]
     pub fn namespace(&self, name: &str, here: &str, there: &str) -> Namespace {
-        let namespace = Namespace {
-            name: name.to_owned(),
-        };
+        let namespace = Namespace { name: name.to_owned() };
         self.run("ip", &["netns", "add", name]).ok();
-        self.run(
-            "ip",
-            &[
-                "link", "add", name, "type", "veth", "peer", "name", "uplink", "netns", name,
-            ],
-        )
-        .ok();
+        self.run("ip", &["link", "add", name, "type", "veth", "peer", "name", "uplink", "netns", name]).ok();
         up(here, name, |arguments| self.run("ip", arguments));
         up(there, "uplink", |arguments| namespace.run("ip", arguments));
         namespace.run("ip", &["link", "set", "lo", "up"]).ok();
@@ -62,11 +49,7 @@ impl Namespace {
     /// only as long as the far one is up, so both ends see it.
     #[track_caller]
     pub fn plug(&self, plugged: bool) {
-        self.run(
-            "ip",
-            &["link", "set", "uplink", if plugged { "up" } else { "down" }],
-        )
-        .ok();
+        self.run("ip", &["link", "set", "uplink", if plugged { "up" } else { "down" }]).ok();
     }
 }
 
@@ -74,11 +57,7 @@ impl Namespace {
 #[track_caller]
 fn up(address: &str, interface: &str, ip: impl Fn(&[&str]) -> Finished) {
     // Usable at once, without waiting to see whether another machine has the same IPv6 address.
-    let flag: &[&str] = if address.contains(':') {
-        &["nodad"]
-    } else {
-        &[]
-    };
+    let flag: &[&str] = if address.contains(':') { &["nodad"] } else { &[] };
     ip(&[&["address", "add", address, "dev", interface], flag].concat()).ok();
     ip(&["link", "set", interface, "up"]).ok();
 }

@@ -35,10 +35,7 @@ impl Target {
     /// A subsystem that allows any host, without namespaces. On no port yet.
     #[track_caller]
     pub fn empty_subsystem(&self, nqn: &str) -> Subsystem {
-        let subsystem = Subsystem {
-            nqn: nqn.to_owned(),
-            path: Path::new(NVMET).join("subsystems").join(nqn),
-        };
+        let subsystem = Subsystem { nqn: nqn.to_owned(), path: Path::new(NVMET).join("subsystems").join(nqn) };
         make_directory(&subsystem.path);
         subsystem.set("attr_allow_any_host", "1");
         subsystem
@@ -48,10 +45,7 @@ impl Target {
     #[track_caller]
     pub fn tcp_port(&self, traddr: &str, trsvcid: u16) -> Port {
         let port = self.port("tcp");
-        port.set(
-            "addr_adrfam",
-            if traddr.contains(':') { "ipv6" } else { "ipv4" },
-        );
+        port.set("addr_adrfam", if traddr.contains(':') { "ipv6" } else { "ipv4" });
         port.set("addr_traddr", traddr);
         port.set("addr_trsvcid", &trsvcid.to_string());
         port
@@ -67,10 +61,7 @@ impl Target {
     #[track_caller]
     pub fn port(&self, trtype: &str) -> Port {
         let paths = (1u16..).map(|id| Path::new(NVMET).join("ports").join(id.to_string()));
-        let path = paths
-            .into_iter()
-            .find(|path| !path.exists())
-            .expect("a free port id");
+        let path = paths.into_iter().find(|path| !path.exists()).expect("a free port id");
         make_directory(&path);
         let port = Port { path };
         port.set("addr_trtype", trtype);
@@ -94,14 +85,8 @@ impl Subsystem {
     #[track_caller]
     pub fn add_namespace(&self, id: u32, bytes: u64) {
         let contents = Path::new(STORE).join(format!("{}.{id}", self.nqn));
-        must(
-            fs::create_dir_all(STORE),
-            format!("make the directory {STORE}"),
-        );
-        must(
-            File::create(&contents).and_then(|file| file.set_len(bytes)),
-            format!("make {}", contents.display()),
-        );
+        must(fs::create_dir_all(STORE), format!("make the directory {STORE}"));
+        must(File::create(&contents).and_then(|file| file.set_len(bytes)), format!("make {}", contents.display()));
         let namespace = self.path.join("namespaces").join(id.to_string());
         make_directory(&namespace);
         write_attribute(&namespace.join("device_path"), &contents.to_string_lossy());
@@ -126,26 +111,14 @@ impl Port {
     #[track_caller]
     pub fn link(&self, subsystem: &Subsystem) {
         let link = self.link_path(subsystem);
-        must(
-            symlink(&subsystem.path, &link),
-            format!("link {}", link.display()),
-        );
+        must(symlink(&subsystem.path, &link), format!("link {}", link.display()));
     }
 
     /// The same in another network namespace: the socket listens where the first link is made.
     #[track_caller]
     pub fn link_in(&self, namespace: &Namespace, subsystem: &Subsystem) {
         let link = self.link_path(subsystem);
-        namespace
-            .run(
-                "ln",
-                &[
-                    "-s",
-                    &subsystem.path.to_string_lossy(),
-                    &link.to_string_lossy(),
-                ],
-            )
-            .ok();
+        namespace.run("ln", &["-s", &subsystem.path.to_string_lossy(), &link.to_string_lossy()]).ok();
     }
 
     /// Takes a subsystem away from here, which ends its connections.
@@ -160,15 +133,9 @@ impl Port {
     pub fn remove(self) {
         let links = self.path.join("subsystems");
         for link in must(fs::read_dir(&links), format!("read {}", links.display())).flatten() {
-            must(
-                fs::remove_file(link.path()),
-                format!("unlink {}", link.path().display()),
-            );
+            must(fs::remove_file(link.path()), format!("unlink {}", link.path().display()));
         }
-        must(
-            fs::remove_dir(&self.path),
-            format!("remove {}", self.path.display()),
-        );
+        must(fs::remove_dir(&self.path), format!("remove {}", self.path.display()));
     }
 
     fn link_path(&self, subsystem: &Subsystem) -> PathBuf {
@@ -183,8 +150,5 @@ fn make_directory(path: &Path) {
 
 #[track_caller]
 fn write_attribute(path: &Path, value: &str) {
-    must(
-        fs::write(path, value),
-        format!("write `{value}` to {}", path.display()),
-    );
+    must(fs::write(path, value), format!("write `{value}` to {}", path.display()));
 }

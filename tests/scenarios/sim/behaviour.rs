@@ -141,21 +141,13 @@ impl Behaviour {
 
     /// The delay of a command that has arrived, and what it gets instead of its execution.
     pub(super) fn meet(&mut self, kind: Kind) -> (Option<Duration>, Option<Instead>) {
-        let instead = self
-            .instead
-            .iter_mut()
-            .find_map(|(of, times, instead)| (*of == kind && times.take()).then_some(*instead));
+        let instead =
+            self.instead.iter_mut().find_map(|(of, times, instead)| (*of == kind && times.take()).then_some(*instead));
         (self.delays.get(&kind).copied(), instead)
     }
 
     /// `length` bytes of the discovery log page from `offset` on.
-    pub(super) fn read_log(
-        &self,
-        log: &DiscoveryLog,
-        pleo: bool,
-        offset: u64,
-        length: usize,
-    ) -> Vec<u8> {
+    pub(super) fn read_log(&self, log: &DiscoveryLog, pleo: bool, offset: u64, length: usize) -> Vec<u8> {
         let pleo = pleo && self.discovery_log_bits & PLEOS != 0;
         let mut page = match &self.raw_page {
             Some(raw) => raw.clone(),

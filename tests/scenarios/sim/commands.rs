@@ -189,11 +189,7 @@ impl ConnectData {
     /// `None` when `data` is shorter than the specification's 1024 bytes.
     pub fn parse(data: &[u8]) -> Option<Self> {
         let data: &[u8; 1024] = data.first_chunk()?;
-        Some(Self {
-            hostid: *data.first_chunk()?,
-            subsysnqn: text(&data[256..512]),
-            hostnqn: text(&data[512..768]),
-        })
+        Some(Self { hostid: *data.first_chunk()?, subsysnqn: text(&data[256..512]), hostnqn: text(&data[512..768]) })
     }
 }
 

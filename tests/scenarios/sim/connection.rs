@@ -36,10 +36,7 @@ impl Connection {
     /// Sends a completion and its data; `success_flag` allows to leave the response capsule out.
     pub fn complete(&self, completion: &Completion, success_flag: bool) {
         let Completion { cid, result, .. } = *completion;
-        let success = success_flag
-            && !completion.data.is_empty()
-            && completion.status.is_none()
-            && result == 0;
+        let success = success_flag && !completion.data.is_empty() && completion.status.is_none() && result == 0;
         let mut pdus = pdu::data_to_host(cid, &completion.data, success);
         if !success {
             let status = completion.status.unwrap_or(Status::SUCCESS);
@@ -56,21 +53,10 @@ impl Connection {
 }
 
 /// Serves a connection until either side ends it.
-pub fn serve(
-    shared: &Shared,
-    id: u64,
-    stream: &TcpStream,
-    outgoing: Receiver<Vec<u8>>,
-    accept: Accept,
-) {
+pub fn serve(shared: &Shared, id: u64, stream: &TcpStream, outgoing: Receiver<Vec<u8>>, accept: Accept) {
     thread::scope(|scope| {
         scope.spawn(|| write_pdus(stream, outgoing));
-        let receiver = Receiving {
-            shared,
-            id,
-            accept,
-            transfers: HashMap::new(),
-        };
+        let receiver = Receiving { shared, id, accept, transfers: HashMap::new() };
         // However it ended, a host that has gone or sent nonsense: for us the connection is over.
         let _ = receiver.run(scope, stream);
         shared.forget(id);
@@ -168,14 +154,7 @@ impl<'scope> Receiving<'scope> {
     }
 }
 
-fn perform_later(
-    shared: &Shared,
-    id: u64,
-    sqe: &Sqe,
-    data: &[u8],
-    instead: Option<Instead>,
-    delay: Duration,
-) {
+fn perform_later(shared: &Shared, id: u64, sqe: &Sqe, data: &[u8], instead: Option<Instead>, delay: Duration) {
     let is_open = |state: &mut State| state.connections.contains_key(&id);
     let (mut state, _) = shared.wait_while(delay, is_open);
     perform(&mut state, id, sqe, data, instead);
@@ -187,9 +166,7 @@ fn perform(state: &mut State, id: u64, sqe: &Sqe, data: &[u8], instead: Option<I
         return;
     };
     let completion = match instead {
-        None => connection
-            .controller
-            .execute(&mut state.behaviour, &mut state.log, sqe, data),
+        None => connection.controller.execute(&mut state.behaviour, &mut state.log, sqe, data),
         Some(Instead::Fail(status)) => Some(Completion::failure(sqe.cid(), status)),
         Some(Instead::Ignore) => None,
         Some(Instead::Disconnect) => return connection.disconnect(),

@@ -29,35 +29,21 @@ pub struct Completion {
 impl Completion {
     /// Dword 0 of the completion, and no data.
     fn result(result: impl Into<u64>) -> Outcome {
-        Ok(Some(Self {
-            result: result.into(),
-            ..Self::default()
-        }))
+        Ok(Some(Self { result: result.into(), ..Self::default() }))
     }
 
     fn data(data: Vec<u8>) -> Outcome {
-        Ok(Some(Self {
-            data,
-            ..Self::default()
-        }))
+        Ok(Some(Self { data, ..Self::default() }))
     }
 
     /// The completion of command `cid` that reports a failure.
     pub fn failure(cid: u16, status: Status) -> Self {
-        Self {
-            cid,
-            status: Some(status),
-            ..Self::default()
-        }
+        Self { cid, status: Some(status), ..Self::default() }
     }
 
     /// The completion of an Asynchronous Event Request.
     pub fn event(cid: u16, result: u32) -> Self {
-        Self {
-            cid,
-            result: result.into(),
-            ..Self::default()
-        }
+        Self { cid, result: result.into(), ..Self::default() }
     }
 }
 
@@ -76,13 +62,7 @@ pub struct Controller {
 
 impl Controller {
     pub fn new(cntlid: u16) -> Self {
-        Self {
-            cntlid,
-            host: None,
-            properties: Properties::default(),
-            events: Events::default(),
-            keep_alive: 0,
-        }
+        Self { cntlid, host: None, properties: Properties::default(), events: Events::default(), keep_alive: 0 }
     }
 
     /// Executes a command; `data` came with it. `None` when its completion comes later, if ever.
@@ -113,10 +93,7 @@ impl Controller {
             Kind::Other => Err(Status::INVALID_OPCODE.dnr()),
         };
         let completion = outcome.unwrap_or_else(|status| Some(Completion::failure(0, status)))?;
-        Some(Completion {
-            cid: sqe.cid(),
-            ..completion
-        })
+        Some(Completion { cid: sqe.cid(), ..completion })
     }
 
     fn connect(&mut self, behaviour: &Behaviour, sqe: &Sqe, data: &[u8]) -> Outcome {
@@ -158,9 +135,7 @@ impl Controller {
 
     fn get_features(&self, sqe: &Sqe) -> Outcome {
         match sqe.cdw(10) as u8 {
-            ASYNC_EVENT_CONFIGURATION if self.events.enabled => {
-                Completion::result(DISCOVERY_LOG_CHANGE)
-            }
+            ASYNC_EVENT_CONFIGURATION if self.events.enabled => Completion::result(DISCOVERY_LOG_CHANGE),
             ASYNC_EVENT_CONFIGURATION => Completion::result(0_u64),
             KEEP_ALIVE_TIMER => Completion::result(self.keep_alive),
             _ => Err(Status::INVALID_FIELD.dnr()),
@@ -174,12 +149,7 @@ impl Controller {
         }
     }
 
-    fn discovery_log(
-        &mut self,
-        behaviour: &mut Behaviour,
-        log: &mut DiscoveryLog,
-        sqe: &Sqe,
-    ) -> Outcome {
+    fn discovery_log(&mut self, behaviour: &mut Behaviour, log: &mut DiscoveryLog, sqe: &Sqe) -> Outcome {
         let (read, length) = allowed(behaviour, sqe)?;
         let data = behaviour.read_log(log, read.lsp & LSP_PLEO != 0, read.offset, length);
         if !read.rae {

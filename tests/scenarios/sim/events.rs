@@ -55,11 +55,7 @@ impl Events {
     }
 
     fn report(&mut self) -> Option<u16> {
-        let cid = if self.pending {
-            self.waiting.pop_front()
-        } else {
-            None
-        };
+        let cid = if self.pending { self.waiting.pop_front() } else { None };
         if cid.is_some() {
             self.pending = false;
             self.masked = true;

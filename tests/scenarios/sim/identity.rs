@@ -74,11 +74,7 @@ impl Identity {
         field(77, &[self.mdts]);
         field(78, &cntlid.to_le_bytes());
         field(80, &VERSION.to_le_bytes());
-        let oaes = if self.notices {
-            DISCOVERY_LOG_CHANGE
-        } else {
-            0
-        };
+        let oaes = if self.notices { DISCOVERY_LOG_CHANGE } else { 0 };
         field(92, &oaes.to_le_bytes());
         field(111, &[self.cntrltype]);
         field(259, &[AER_LIMIT as u8 - 1]); // AERL, zero-based
@@ -126,11 +122,7 @@ impl Properties {
     /// CSTS: RDY as soon as CC.EN, shutdown complete as soon as CC.SHN asks for it.
     fn status(&self) -> u32 {
         let ready = self.cc & 1;
-        let shutdown = if self.cc & (0b11 << 14) != 0 {
-            0b10 << 2
-        } else {
-            0
-        };
+        let shutdown = if self.cc & (0b11 << 14) != 0 { 0b10 << 2 } else { 0 };
         ready | shutdown
     }
 }

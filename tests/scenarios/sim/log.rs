@@ -71,10 +71,7 @@ impl Entry {
 
     /// A referral to another discovery controller.
     pub fn referral(traddr: &str, trsvcid: &str) -> Self {
-        Self {
-            subtype: SUBTYPE_REFERRAL,
-            ..Self::io(DISCOVERY_NQN, traddr, trsvcid)
-        }
+        Self { subtype: SUBTYPE_REFERRAL, ..Self::io(DISCOVERY_NQN, traddr, trsvcid) }
     }
 
     /// The entry of the discovery controller itself, which allows explicit persistent connections and says that other
@@ -90,10 +87,7 @@ impl Entry {
     /// Marks the entry as port local.
     #[must_use]
     pub fn port_local(self) -> Self {
-        Self {
-            port_local: true,
-            ..self
-        }
+        Self { port_local: true, ..self }
     }
 
     /// Puts raw bytes into the finished entry, whatever its fields say; what reaches beyond the entry is cut off.
@@ -140,11 +134,7 @@ impl DiscoveryLog {
     /// The whole log page: header and entries. With `port_local_only`, of entries marked so. With `numrec`, the header
     /// claims that many entries, whatever there are.
     pub fn page(&self, port_local_only: bool, numrec: Option<u64>) -> Vec<u8> {
-        let listed = || {
-            self.entries
-                .iter()
-                .filter(|entry| entry.port_local || !port_local_only)
-        };
+        let listed = || self.entries.iter().filter(|entry| entry.port_local || !port_local_only);
         let numrec = numrec.unwrap_or(listed().count() as u64);
         let mut page = vec![0; RECORD];
         write(&mut page, 0, &self.generation.to_le_bytes());

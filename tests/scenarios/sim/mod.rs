@@ -79,13 +79,8 @@ impl Simulator {
     /// Whatever keeps the address from being listened on.
     pub fn start(address: impl ToSocketAddrs) -> io::Result<Self> {
         let listener = TcpListener::bind(address)?;
-        let mut simulator = Self {
-            handle: Handle {
-                address: listener.local_addr()?,
-                shared: Arc::default(),
-            },
-            listening: None,
-        };
+        let mut simulator =
+            Self { handle: Handle { address: listener.local_addr()?, shared: Arc::default() }, listening: None };
         simulator.listen_on(listener)?;
         Ok(simulator)
     }

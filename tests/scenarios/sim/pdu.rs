@@ -45,11 +45,7 @@ pub enum Pdu {
     /// A command capsule and its in-capsule data.
     Command { sqe: Sqe, data: Vec<u8> },
     /// H2CData, the answer to an R2T.
-    HostData {
-        ttag: u16,
-        offset: usize,
-        data: Vec<u8>,
-    },
+    HostData { ttag: u16, offset: usize, data: Vec<u8> },
     /// H2CTermReq: the host found us at fault and is about to disconnect.
     Terminate,
 }

@@ -53,9 +53,7 @@ pub struct Recording {
 impl Recording {
     /// The commands of one kind, in the order they came.
     pub fn of(&self, kind: Kind) -> impl DoubleEndedIterator<Item = &Command> {
-        self.commands
-            .iter()
-            .filter(move |command| command.kind == kind)
+        self.commands.iter().filter(move |command| command.kind == kind)
     }
 
     pub fn count(&self, kind: Kind) -> usize {
@@ -64,7 +62,6 @@ impl Recording {
 
     /// The reads of the discovery log page, in the order they came.
     pub fn log_reads(&self) -> impl DoubleEndedIterator<Item = LogRead> {
-        self.of(Kind::DiscoveryLogPage)
-            .filter_map(Command::log_read)
+        self.of(Kind::DiscoveryLogPage).filter_map(Command::log_read)
     }
 }

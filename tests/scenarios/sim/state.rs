@@ -54,10 +54,8 @@ impl Shared {
         timeout: Duration,
         condition: impl FnMut(&mut State) -> bool,
     ) -> (MutexGuard<'_, State>, bool) {
-        let (state, waited) = self
-            .changed
-            .wait_timeout_while(self.state(), timeout, condition)
-            .unwrap_or_else(PoisonError::into_inner);
+        let (state, waited) =
+            self.changed.wait_timeout_while(self.state(), timeout, condition).unwrap_or_else(PoisonError::into_inner);
         (state, waited.timed_out())
     }
 
@@ -78,11 +76,7 @@ impl Shared {
         let (outgoing, receiver) = channel();
         // 16 bits of it, of which FFF0h and above are reserved.
         let controller = Controller::new((id % 0xfff0) as u16);
-        let connection = Connection {
-            socket,
-            outgoing,
-            controller,
-        };
+        let connection = Connection { socket, outgoing, controller };
         state.connections.insert(id, connection);
         state.recording.open = state.connections.len();
         Some((id, receiver, accept))

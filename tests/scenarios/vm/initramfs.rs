@@ -18,16 +18,8 @@ pub fn build(base: &Path, to: &Path) -> io::Result<()> {
     io::copy(&mut File::open(base)?, &mut out)?;
     let mut archive = Archive { out, inode: 0 };
     archive.file("init", 0o755, include_bytes!("init"))?;
-    archive.file(
-        "scenarios",
-        0o755,
-        &std::fs::read(std::env::current_exe()?)?,
-    )?;
-    archive.file(
-        "usr/bin/stas",
-        0o755,
-        &std::fs::read(env!("CARGO_BIN_EXE_stas"))?,
-    )?;
+    archive.file("scenarios", 0o755, &std::fs::read(std::env::current_exe()?)?)?;
+    archive.file("usr/bin/stas", 0o755, &std::fs::read(env!("CARGO_BIN_EXE_stas"))?)?;
     for name in NAMES {
         archive.link(&format!("usr/bin/{name}"), "stas")?;
     }
@@ -36,16 +28,8 @@ pub fn build(base: &Path, to: &Path) -> io::Result<()> {
         archive.tree("etc", &etc)?;
     }
     archive.directory("etc/nvme")?;
-    archive.file(
-        "etc/nvme/hostnqn",
-        0o644,
-        format!("{}\n", crate::guest::HOSTNQN).as_bytes(),
-    )?;
-    archive.file(
-        "etc/nvme/hostid",
-        0o644,
-        format!("{}\n", crate::guest::HOSTID).as_bytes(),
-    )?;
+    archive.file("etc/nvme/hostnqn", 0o644, format!("{}\n", crate::guest::HOSTNQN).as_bytes())?;
+    archive.file("etc/nvme/hostid", 0o644, format!("{}\n", crate::guest::HOSTID).as_bytes())?;
     archive.finish()
 }
 
@@ -89,16 +73,8 @@ impl Archive {
     fn entry(&mut self, name: &str, mode: u32, data: &[u8]) -> io::Result<()> {
         self.inode += 1;
         let (owner, links, time, device, checksum) = (0, 1, 0, 0, 0);
-        write!(
-            self.out,
-            "070701{:08x}{mode:08x}{owner:08x}{owner:08x}{links:08x}{time:08x}",
-            self.inode
-        )?;
-        write!(
-            self.out,
-            "{:08x}{device:08x}{device:08x}{device:08x}{device:08x}",
-            data.len()
-        )?;
+        write!(self.out, "070701{:08x}{mode:08x}{owner:08x}{owner:08x}{links:08x}{time:08x}", self.inode)?;
+        write!(self.out, "{:08x}{device:08x}{device:08x}{device:08x}{device:08x}", data.len())?;
         write!(self.out, "{:08x}{checksum:08x}", name.len() + 1)?;
         // The header has 110 bytes; the name with its NUL, and the data, end on a multiple of four.
         write!(self.out, "{name}\0{}", padding(110 + name.len() + 1))?;

@@ -68,57 +68,18 @@ impl Machine<'_> {
     fn command(&self) -> Command {
         // `timeout` keeps the limit even when this process is killed; --foreground leaves Ctrl-C working.
         let mut command = Command::new("timeout");
-        command.args([
-            "--foreground",
-            "--signal=KILL",
-            &self.limit.as_secs().to_string(),
-            "qemu-system-x86_64",
-        ]);
+        command.args(["--foreground", "--signal=KILL", &self.limit.as_secs().to_string(), "qemu-system-x86_64"]);
         // One CPU and no cmpxchg16b: QEMU 7.2 corrupts guests otherwise.
-        command.args([
-            "-accel",
-            "tcg",
-            "-cpu",
-            "max,-cx16",
-            "-smp",
-            "1",
-            "-m",
-            "1024",
-            "-M",
-            "q35",
-        ]);
-        command.args([
-            "-nodefaults",
-            "-no-user-config",
-            "-display",
-            "none",
-            "-no-reboot",
-        ]);
-        command.args([
-            "-chardev",
-            "stdio,id=console,signal=off",
-            "-device",
-            "isa-serial,chardev=console",
-        ]);
-        command.args([
-            "-chardev",
-            "file,id=report,path=/dev/stderr",
-            "-device",
-            "isa-serial,chardev=report",
-        ]);
-        command
-            .arg("-kernel")
-            .arg(self.kernel)
-            .arg("-initrd")
-            .arg(self.initramfs);
+        command.args(["-accel", "tcg", "-cpu", "max,-cx16", "-smp", "1", "-m", "1024", "-M", "q35"]);
+        command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
+        command.args(["-chardev", "stdio,id=console,signal=off", "-device", "isa-serial,chardev=console"]);
+        command.args(["-chardev", "file,id=report,path=/dev/stderr", "-device", "isa-serial,chardev=report"]);
+        command.arg("-kernel").arg(self.kernel).arg("-initrd").arg(self.initramfs);
         command.arg("-append").arg(format!(
             "console=ttyS0 quiet panic=-1 rdinit=/init mitigations=off nokaslr printk.devkmsg=on STAS_SCENARIO={}",
             self.scenario
         ));
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
 }
@@ -133,9 +94,5 @@ fn lines(stream: impl Read) -> impl Iterator<Item = String> {
     BufReader::new(stream)
         .split(b'\n')
         .map_while(Result::ok)
-        .map(|line| {
-            String::from_utf8_lossy(&line)
-                .trim_end_matches('\r')
-                .to_owned()
-        })
+        .map(|line| String::from_utf8_lossy(&line).trim_end_matches('\r').to_owned())
 }

@@ -45,11 +45,7 @@ pub struct Scenario {
 
 impl Scenario {
     pub fn new() -> Self {
-        Scenario {
-            kernel: Kernel::V6_12,
-            limit: Duration::from_secs(120),
-            narrated: false,
-        }
+        Scenario { kernel: Kernel::V6_12, limit: Duration::from_secs(120), narrated: false }
     }
 
     pub fn kernel(mut self, kernel: Kernel) -> Self {
@@ -86,20 +82,13 @@ impl Scenario {
         let vm = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/vm");
         let kernel = vm.join(self.kernel.name());
         if !kernel.join("stamp").exists() {
-            return Err(format!(
-                "there is no kernel {} to run scenarios on yet: run tests/setup",
-                self.kernel.name()
-            ));
+            return Err(format!("there is no kernel {} to run scenarios on yet: run tests/setup", self.kernel.name()));
         }
         let file = test.replace("::", ".");
         let log = in_directory(&vm.join("logs"), &format!("{file}.log"))?;
         let image = in_directory(&vm.join("run"), &format!("{file}.cpio"))?;
-        initramfs::build(&kernel.join("initramfs.cpio"), &image).map_err(|error| {
-            format!(
-                "cannot make the guest's file system {}: {error}",
-                image.display()
-            )
-        })?;
+        initramfs::build(&kernel.join("initramfs.cpio"), &image)
+            .map_err(|error| format!("cannot make the guest's file system {}: {error}", image.display()))?;
         let machine = Machine {
             kernel: &kernel.join("vmlinux"),
             initramfs: &image,
@@ -110,11 +99,9 @@ impl Scenario {
         };
         let report = machine.run();
         let _ = fs::remove_file(&image);
-        let report = report.map_err(|error| {
-            format!("cannot run QEMU: {error}; tests/setup installs what is missing")
-        })?;
-        self.judge(test, &report)
-            .map_err(|why| format!("{why}\nThe guest's log is {}", log.display()))
+        let report =
+            report.map_err(|error| format!("cannot run QEMU: {error}; tests/setup installs what is missing"))?;
+        self.judge(test, &report).map_err(|why| format!("{why}\nThe guest's log is {}", log.display()))
     }
 
     fn judge(&self, test: &str, report: &Report) -> Result<(), String> {
