@@ -85,14 +85,15 @@ impl ConnectOptions {
     }
 }
 
-/// A controller named in a configuration file, as written there; an empty string means "not given".
+/// A controller named in a configuration file. Addresses are as written there; an empty string means "not given".
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ControllerEntry {
     pub transport: Transport,
     /// An address, or a host name for IP transports.
     pub traddr: String,
+    /// Never empty for IP transports: the default is filled in. Always empty for the others.
     pub trsvcid: String,
-    /// Discovery controllers default to the well-known NQN; mandatory for I/O controllers.
+    /// Never empty: for discovery controllers the default, the well-known NQN, is filled in.
     pub subsysnqn: String,
     pub host_traddr: String,
     pub host_iface: String,
@@ -101,6 +102,7 @@ pub struct ControllerEntry {
 }
 
 /// What must not be connected: matches a controller when every key that is given equals the controller's.
+/// At least one is given, and the address is canonical.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Exclusion {
     pub transport: Option<Transport>,
@@ -134,6 +136,14 @@ pub struct Common {
     pub exclusions: Vec<Exclusion>,
 }
 
+impl Common {
+    /// Whether the file these settings came from holds a key in plain text.
+    pub fn holds_secrets(&self) -> bool {
+        let mut options = self.controllers.iter().map(|controller| &controller.options);
+        options.any(|options| options.dhchap_secret.is_some() || options.dhchap_ctrl_secret.is_some())
+    }
+}
+
 /// How long something outlives its last sign of life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Persistence {
@@ -142,6 +152,9 @@ pub enum Persistence {
 }
 
 /// `stafd.conf`.
+///
+/// Discovery controllers get a keep alive timeout of 30 s by default: unlike an I/O controller, whose loss the next I/O
+/// shows, nothing else tells that one is gone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FinderSettings {
     pub common: Common,
@@ -151,6 +164,19 @@ pub struct FinderSettings {
     /// Keep discovery connections when the daemon stops.
     pub persistent_connections: bool,
     pub zeroconf_persistence: Persistence,
+}
+
+impl Default for FinderSettings {
+    fn default() -> FinderSettings {
+        let options = ConnectOptions { kato: Some(30), ..ConnectOptions::default() };
+        FinderSettings {
+            common: Common { options, ..Common::default() },
+            pleo: true,
+            zeroconf: true,
+            persistent_connections: true,
+            zeroconf_persistence: Persistence::For(Duration::from_secs(72 * 3600)),
+        }
+    }
 }
 
 /// What the connector may take down.
@@ -172,10 +198,22 @@ pub struct ConnectorSettings {
     pub connect_attempts_on_ncc: Option<u32>,
 }
 
+impl Default for ConnectorSettings {
+    fn default() -> ConnectorSettings {
+        ConnectorSettings {
+            common: Common::default(),
+            disconnect_scope: DisconnectScope::default(),
+            disconnect_trtypes: vec![Transport::Tcp],
+            connect_attempts_on_ncc: None,
+        }
+    }
+}
+
 /// `sys.conf`: who this host is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostIdentity {
     pub nqn: String,
+    /// A UUID with hyphens, in lower case.
     pub id: String,
     pub key: Option<Secret>,
     pub symname: Option<String>,

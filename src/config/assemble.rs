@@ -1,0 +1,105 @@
+//! From the keys of a file to the settings of a daemon. The same for both syntaxes and, as far as they share keys, for both
+//! daemons.
+
+use crate::config::controller::{controller, exclusion};
+use crate::config::finding::{Report, quoted};
+use crate::config::keys::{COMMON, CONNECTOR, CONTROLLERS, FINDER, Key, OPTIONS, QUEUES, names, set};
+use crate::config::settings::{Common, ConnectorSettings, FinderSettings};
+use crate::config::value::{Entry, Value};
+use crate::core::device::ControllerKind;
+
+const CONTROLLER: &str = "controller";
+const EXCLUDE: &str = "exclude";
+
+/// What differs between `stafd.conf` and `stacd.conf`.
+pub(super) trait Daemon: Default + 'static {
+    /// The controllers it connects.
+    const KIND: ControllerKind;
+    const KEYS: &'static [Key<Self>];
+
+    fn common(&mut self) -> &mut Common;
+}
+
+impl Daemon for FinderSettings {
+    const KIND: ControllerKind = ControllerKind::Discovery;
+    const KEYS: &'static [Key<FinderSettings>] = FINDER;
+
+    fn common(&mut self) -> &mut Common {
+        &mut self.common
+    }
+}
+
+impl Daemon for ConnectorSettings {
+    const KIND: ControllerKind = ControllerKind::Io;
+    const KEYS: &'static [Key<ConnectorSettings>] = CONNECTOR;
+
+    fn common(&mut self) -> &mut Common {
+        &mut self.common
+    }
+}
+
+/// The settings that `entries` make of the defaults. Where a key repeats, the last one counts.
+pub(super) fn settings<D: Daemon>(entries: &[Entry], report: &mut Report<'_>) -> D {
+    let mut settings = D::default();
+    for entry in entries {
+        place(&mut settings, entry, report);
+    }
+    settings
+}
+
+fn place<D: Daemon>(settings: &mut D, entry: &Entry, report: &mut Report<'_>) {
+    let of_controllers = entry.section.as_deref().is_none_or(|section| section == CONTROLLERS);
+    match (entry.key.as_str(), &entry.value) {
+        (CONTROLLER, Value::Table(fields)) if of_controllers => {
+            settings.common().controllers.extend(controller(D::KIND, fields, entry.line, report));
+        }
+        (EXCLUDE, Value::Table(fields)) if of_controllers => {
+            settings.common().exclusions.extend(exclusion(fields, entry.line, report));
+        }
+        (key @ (CONTROLLER | EXCLUDE), _) if of_controllers => {
+            report.mistake(entry.line, key, format!("is not a table; accepted: [[{key}]] with its keys below"));
+        }
+        _ => match set_scalar(settings, entry) {
+            Some(Ok(())) => {}
+            Some(Err(why)) => report.mistake(entry.line, &entry.key, why),
+            None => report.mistake(entry.line, "", unknown_key::<D>(entry)),
+        },
+    }
+}
+
+fn set_scalar<D: Daemon>(settings: &mut D, entry: &Entry) -> Option<Result<(), String>> {
+    set(D::KEYS, settings, entry).or_else(|| {
+        let common = settings.common();
+        set(COMMON, common, entry)
+            .or_else(|| set(OPTIONS, &mut common.options, entry))
+            .or_else(|| if has_queues::<D>() { set(QUEUES, &mut common.options, entry) } else { None })
+    })
+}
+
+fn has_queues<D: Daemon>() -> bool {
+    D::KIND == ControllerKind::Io
+}
+
+fn unknown_key<D: Daemon>(entry: &Entry) -> String {
+    let key = quoted(&entry.key);
+    match &entry.section {
+        Some(section) => format!("unknown key {key} in [{section}], ignored"),
+        None => format!("unknown key {key}; accepted: {}", top_level_keys::<D>().join(", ")),
+    }
+}
+
+/// All keys that `D` has outside of tables, and the tables.
+pub(super) fn top_level_keys<D: Daemon>() -> Vec<&'static str> {
+    let queues: &'static [_] = if has_queues::<D>() { QUEUES } else { &[] };
+    names(COMMON)
+        .chain(names(OPTIONS))
+        .chain(names(queues))
+        .chain(names(D::KEYS))
+        .chain([CONTROLLER, EXCLUDE])
+        .collect()
+}
+
+/// Whether either daemon has a key of this name outside of tables.
+pub(super) fn is_top_level(key: &str) -> bool {
+    top_level_keys::<FinderSettings>().contains(&key) || top_level_keys::<ConnectorSettings>().contains(&key)
+}
