@@ -4,3 +4,5 @@
 //! does I/O, decides, or allocates: counts and lengths in the bytes are claims, and are bounded before they are believed.
 
 pub mod discovery;
+pub mod pdu;
+pub mod uevent;
