@@ -35,6 +35,7 @@ pub fn build(base: &Path, to: &Path) -> io::Result<()> {
     if etc.is_dir() {
         archive.tree("etc", &etc)?;
     }
+    archive.file("etc/hosts", 0o644, b"127.0.0.1 localhost\n::1 localhost\n")?;
     archive.directory("etc/nvme")?;
     archive.file(
         "etc/nvme/hostnqn",

@@ -111,10 +111,11 @@ impl Machine<'_> {
             .arg(self.kernel)
             .arg("-initrd")
             .arg(self.initramfs);
-        command.arg("-append").arg(format!(
-            "console=ttyS0 quiet panic=-1 rdinit=/init mitigations=off nokaslr printk.devkmsg=on STAS_SCENARIO={}",
-            self.scenario
-        ));
+        let fixed = "console=ttyS0 rdinit=/init quiet panic=-1 mitigations=off nokaslr";
+        let logging = "printk.devkmsg=on log_buf_len=4M";
+        command
+            .arg("-append")
+            .arg(format!("{fixed} {logging} STAS_SCENARIO={}", self.scenario));
         command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
