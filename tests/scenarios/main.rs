@@ -1,8 +1,9 @@
 //! Scenarios: each boots a real Linux kernel in an emulated machine and plays through what an administrator lives through.
 //!
-//! `tests/setup` prepares the machines, once; then `cargo test --test scenarios PART_OF_A_NAME` runs some of them, and with
-//! `-- --nocapture` shows the guest's log as it comes. As many machines run at once as there are processors; RUST_TEST_THREADS
-//! says otherwise. A failed scenario shows its reason last, the guest's log before it, and keeps that in target/vm/logs.
+//! `tests/setup` prepares the machines, once; then `cargo test --test scenarios PART_OF_A_NAME` runs some
+//! of them, and with `-- --nocapture` shows the guest's log as it comes. As many machines run at once as
+//! there are processors, unless RUST_TEST_THREADS says otherwise. A failed scenario shows the guest's log,
+//! which stays in target/vm/logs, and after it the reason.
 //!
 //! A scenario is a test with a closure, which runs in the guest:
 //!

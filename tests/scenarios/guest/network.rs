@@ -17,8 +17,8 @@ impl Guest {
         name
     }
 
-    /// A network namespace, another machine to all appearances, and a cable to it: an interface here named like the namespace,
-    /// one there named `uplink`. `here` and `there` are their addresses with prefix length.
+    /// A network namespace, another machine to all appearances, and a cable to it: an interface here named
+    /// like the namespace, one there named `uplink`. `here` and `there` are their addresses with prefix length.
     #[track_caller]
     pub fn namespace(&self, name: &str, here: &str, there: &str) -> Namespace {
         let namespace = Namespace { name: name.to_owned() };

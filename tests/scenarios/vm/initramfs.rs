@@ -27,6 +27,7 @@ pub fn build(base: &Path, to: &Path) -> io::Result<()> {
     if etc.is_dir() {
         archive.tree("etc", &etc)?;
     }
+    archive.file("etc/hosts", 0o644, b"127.0.0.1 localhost\n::1 localhost\n")?;
     archive.directory("etc/nvme")?;
     archive.file("etc/nvme/hostnqn", 0o644, format!("{}\n", crate::guest::HOSTNQN).as_bytes())?;
     archive.file("etc/nvme/hostid", 0o644, format!("{}\n", crate::guest::HOSTID).as_bytes())?;

@@ -75,10 +75,9 @@ impl Machine<'_> {
         command.args(["-chardev", "stdio,id=console,signal=off", "-device", "isa-serial,chardev=console"]);
         command.args(["-chardev", "file,id=report,path=/dev/stderr", "-device", "isa-serial,chardev=report"]);
         command.arg("-kernel").arg(self.kernel).arg("-initrd").arg(self.initramfs);
-        command.arg("-append").arg(format!(
-            "console=ttyS0 quiet panic=-1 rdinit=/init mitigations=off nokaslr printk.devkmsg=on STAS_SCENARIO={}",
-            self.scenario
-        ));
+        let fixed = "console=ttyS0 rdinit=/init quiet panic=-1 mitigations=off nokaslr";
+        let logging = "printk.devkmsg=on log_buf_len=4M";
+        command.arg("-append").arg(format!("{fixed} {logging} STAS_SCENARIO={}", self.scenario));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }

@@ -112,11 +112,10 @@ impl Scenario {
             report.failure.clone()
         } else if report.timed_out {
             format!("the scenario did not end within {:?}", self.limit)
-        } else if !report.emulator.is_empty() {
-            format!("QEMU: {}", report.emulator)
         } else {
             format!(
-                "the guest ended without a result: its kernel died, or the scenario's process, or it has no test `{test}`"
+                "the guest ended without a result: its kernel died, or the process of `{test}`\n{}",
+                report.emulator
             )
         })
     }
