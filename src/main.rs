@@ -1,1 +1,60 @@
-fn main() {}
+//! `stas` answers to several names, as first word or as the name it is called by.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+
+use stas::ctl;
+use stas::daemon::{self, options::Program};
+
+const HELP: &str = "Finds NVMe over Fabrics storage and attaches it.
+
+Usage: stas NAME [OPTIONS], or a link called NAME
+
+Names:
+  run      both daemons in one process
+  stafd    the finder: discovery controllers and their log pages
+  stacd    the connector: I/O controllers
+  stafctl  asks the finder
+  stacctl  asks the connector
+
+Each has --help. -v or --version prints the version.
+";
+
+fn main() -> ExitCode {
+    let mut args: Vec<OsString> = std::env::args_os().collect();
+    let called = if args.is_empty() { OsString::new() } else { args.remove(0) };
+    let called = Path::new(&called).file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+    if let Some(main) = find(&called).filter(|_| called != "run") {
+        return main(args);
+    }
+    let first = args.first().and_then(|word| word.to_str()).unwrap_or_default().to_owned();
+    if let Some(main) = find(&first) {
+        args.remove(0);
+        return main(args);
+    }
+    match first.as_str() {
+        "-v" | "--version" => println!("stas {}", env!("CARGO_PKG_VERSION")),
+        "-h" | "--help" => print!("{HELP}"),
+        "" => {
+            eprint!("{HELP}");
+            return ExitCode::from(2);
+        }
+        unknown => {
+            eprintln!("stas: there is no {unknown:?}; try --help");
+            return ExitCode::from(2);
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn find(name: &str) -> Option<fn(Vec<OsString>) -> ExitCode> {
+    Some(match name {
+        "run" => |args| daemon::main(Program::Run, args),
+        "stafd" => |args| daemon::main(Program::Stafd, args),
+        "stacd" => |args| daemon::main(Program::Stacd, args),
+        "stafctl" => ctl::stafctl,
+        "stacctl" => ctl::stacctl,
+        _ => return None,
+    })
+}

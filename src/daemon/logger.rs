@@ -1,0 +1,93 @@
+//! Where log messages go: standard error, with `<N>` priorities when that is the journal, or syslog.
+
+use std::io::{self, Write};
+
+use log::{Level, LevelFilter, Log, Metadata, Record};
+use syslog::{Facility, Formatter3164, LoggerBackend};
+
+/// Sets up logging for the process. Without a syslog daemon, standard error serves.
+pub fn init(program: &'static str, to_syslog: bool, tron: bool) {
+    let logger: Box<dyn Log> = match to_syslog.then(|| open_syslog(program)) {
+        Some(Ok(logger)) => logger,
+        Some(Err(error)) => {
+            eprintln!("{program}: syslog cannot be reached ({error}), logging to standard error");
+            Box::new(StandardError::new(program))
+        }
+        None => Box::new(StandardError::new(program)),
+    };
+    // Fails only if there is a logger already.
+    let _ = log::set_boxed_logger(logger);
+    set_tron(tron);
+}
+
+/// Trace on: debug messages too.
+pub fn set_tron(on: bool) {
+    log::set_max_level(if on { LevelFilter::Debug } else { LevelFilter::Info });
+}
+
+fn open_syslog(program: &str) -> Result<Box<dyn Log>, syslog::Error> {
+    let formatter = Formatter3164 {
+        facility: Facility::LOG_DAEMON,
+        hostname: None,
+        process: program.to_owned(),
+        pid: std::process::id(),
+    };
+    let logger = syslog::unix(formatter)?;
+    // A syslog daemon that does not read must not hold up ours: its messages are dropped then.
+    if let LoggerBackend::Unix(socket) = &logger.backend {
+        let _ = socket.set_nonblocking(true);
+    }
+    Ok(Box::new(syslog::BasicLogger::new(logger)))
+}
+
+struct StandardError {
+    program: &'static str,
+    /// Lines begin with a priority, which the journal understands.
+    journal: bool,
+}
+
+impl StandardError {
+    fn new(program: &'static str) -> StandardError {
+        StandardError { program, journal: is_journal() }
+    }
+}
+
+impl Log for StandardError {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.level() <= log::max_level()
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        let mut line = Vec::with_capacity(160);
+        // Writing to memory does not fail.
+        let _ = match self.journal {
+            true => writeln!(line, "<{}>{}", priority(record.level()), record.args()),
+            false => writeln!(line, "{}: {}", self.program, record.args()),
+        };
+        // One write, so that lines of several processes do not mix. Nobody could be told of a failure.
+        let _ = io::stderr().write_all(&line);
+    }
+
+    fn flush(&self) {}
+}
+
+/// syslog(3) priorities; the journal has them from the prefix (sd-daemon(3)).
+fn priority(level: Level) -> u8 {
+    match level {
+        Level::Error => 3,
+        Level::Warn => 4,
+        Level::Info => 6,
+        Level::Debug | Level::Trace => 7,
+    }
+}
+
+/// Whether standard error is the journal: JOURNAL_STREAM names its device and inode (systemd.exec(5)).
+fn is_journal() -> bool {
+    let Ok(stream) = std::env::var("JOURNAL_STREAM") else {
+        return false;
+    };
+    nix::sys::stat::fstat(io::stderr()).is_ok_and(|stat| stream == format!("{}:{}", stat.st_dev, stat.st_ino))
+}

@@ -1,0 +1,174 @@
+//! The daemons' command lines.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use pico_args::Arguments;
+
+use crate::bus::Role;
+use crate::core::Roles;
+
+/// Which of the daemons was called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Program {
+    Stafd,
+    Stacd,
+    /// `stas run`: both roles.
+    Run,
+}
+
+impl Program {
+    pub fn name(self) -> &'static str {
+        match self {
+            Program::Stafd => "stafd",
+            Program::Stacd => "stacd",
+            Program::Run => "stas",
+        }
+    }
+
+    pub fn roles(self) -> Roles {
+        Roles { finder: self != Program::Stacd, connector: self != Program::Stafd }
+    }
+
+    pub fn bus_roles(self) -> Vec<Role> {
+        match self {
+            Program::Stafd => vec![Role::Finder],
+            Program::Stacd => vec![Role::Connector],
+            Program::Run => vec![Role::Finder, Role::Connector],
+        }
+    }
+
+    fn help(self) -> String {
+        let (usage, does, conf) = match self {
+            Program::Stafd => (
+                "stafd [OPTIONS]",
+                "Finds NVMe-oF discovery controllers and keeps their log pages.",
+                "  -f, --conf-file FILE  configuration (default /etc/stas/stafd.conf)\n",
+            ),
+            Program::Stacd => (
+                "stacd [OPTIONS]",
+                "Connects NVMe-oF I/O controllers: those that stafd's discovery controllers list, and configured ones.",
+                "  -f, --conf-file FILE  configuration (default /etc/stas/stacd.conf)\n",
+            ),
+            Program::Run => (
+                "stas run [OPTIONS]",
+                "stafd and stacd in one process; needs no D-Bus.",
+                "      --stafd-conf FILE finder's configuration (default /etc/stas/stafd.conf)
+      --stacd-conf FILE connector's configuration (default /etc/stas/stacd.conf)\n",
+            ),
+        };
+        format!(
+            "{does}
+
+Usage: {usage}
+
+Options:
+{conf}  -s, --syslog          log to syslog instead of standard error
+      --tron            trace on: log debug messages
+      --no-wait         exit when /dev/nvme-fabrics is missing instead of waiting for it
+      --idl FILE        write the D-Bus introspection XML to FILE (- for standard output) and exit
+  -v, --version         print the version and exit
+  -h, --help            print this and exit
+
+Signals: SIGHUP re-reads the configuration, SIGTERM and SIGINT stop. I/O connections stay when the daemon stops.
+Exit status: 0 stopped as asked, 1 could not run, 2 wrong option.
+"
+        )
+    }
+}
+
+/// What a daemon was told.
+#[derive(Debug)]
+pub struct Options {
+    pub program: Program,
+    pub finder_conf: PathBuf,
+    pub connector_conf: PathBuf,
+    pub sys_conf: PathBuf,
+    pub syslog: bool,
+    pub tron: bool,
+    pub no_wait: bool,
+}
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub enum Request {
+    Serve(Options),
+    /// Write the introspection XML to this file.
+    Idl(PathBuf),
+    /// Print this and exit.
+    Print(String),
+}
+
+/// `Err` is a line for standard error.
+pub fn parse(program: Program, args: Vec<OsString>) -> Result<Request, String> {
+    let mut args = Arguments::from_vec(args);
+    if args.contains(["-h", "--help"]) {
+        return Ok(Request::Print(program.help()));
+    }
+    if args.contains(["-v", "--version"]) {
+        return Ok(Request::Print(format!("{} {}\n", program.name(), env!("CARGO_PKG_VERSION"))));
+    }
+    parse_rest(program, args).map_err(|error| format!("{}: {error}; try --help", program.name()))
+}
+
+fn parse_rest(program: Program, mut args: Arguments) -> Result<Request, String> {
+    let mut path = |names: &'static [&'static str], default: &str| -> Result<PathBuf, String> {
+        for name in names {
+            let given = args.opt_value_from_os_str(*name, |value| Ok::<_, String>(PathBuf::from(value)));
+            if let Some(path) = given.map_err(|error| error.to_string())? {
+                return Ok(path);
+            }
+        }
+        Ok(PathBuf::from(default))
+    };
+    let (finder_names, connector_names): (&[_], &[_]) = match program {
+        Program::Stafd => (&["-f", "--conf-file"], &[]),
+        Program::Stacd => (&[], &["-f", "--conf-file"]),
+        Program::Run => (&["--stafd-conf"], &["--stacd-conf"]),
+    };
+    let idl = path(&["--idl"], "")?;
+    let options = Options {
+        program,
+        finder_conf: path(finder_names, "/etc/stas/stafd.conf")?,
+        connector_conf: path(connector_names, "/etc/stas/stacd.conf")?,
+        sys_conf: PathBuf::from("/etc/stas/sys.conf"),
+        syslog: args.contains(["-s", "--syslog"]),
+        tron: args.contains("--tron"),
+        no_wait: args.contains("--no-wait"),
+    };
+    if let Some(unknown) = args.finish().first() {
+        return Err(format!("unknown option {unknown:?}"));
+    }
+    if !idl.as_os_str().is_empty() {
+        return Ok(Request::Idl(idl));
+    }
+    Ok(Request::Serve(options))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse_words(program: Program, words: &str) -> Result<Request, String> {
+        parse(program, words.split_whitespace().map(OsString::from).collect())
+    }
+
+    #[test]
+    fn each_program_has_its_own_configuration_options() {
+        let Ok(Request::Serve(options)) = parse_words(Program::Stafd, "-f a.conf -s --tron") else { panic!() };
+        assert_eq!(options.finder_conf, PathBuf::from("a.conf"));
+        assert!(options.syslog && options.tron && !options.no_wait);
+        let Ok(Request::Serve(options)) = parse_words(Program::Run, "--stacd-conf=c") else { panic!() };
+        assert_eq!(options.connector_conf, PathBuf::from("c"));
+        assert_eq!(options.finder_conf, PathBuf::from("/etc/stas/stafd.conf"));
+        assert!(parse_words(Program::Run, "-f a.conf").is_err());
+        assert!(parse_words(Program::Stacd, "--conf-file").is_err());
+    }
+
+    #[test]
+    fn an_unknown_option_is_named() {
+        assert!(parse_words(Program::Stacd, "--nonsense").unwrap_err().contains("--nonsense"));
+        assert!(matches!(parse_words(Program::Stafd, "--idl -"), Ok(Request::Idl(path)) if path.as_os_str() == "-"));
+        assert!(matches!(parse_words(Program::Stafd, "--bad -h"), Ok(Request::Print(_))));
+    }
+}

@@ -1,0 +1,311 @@
+//! Whether an NVMe/TCP controller answers at a portal: a non-blocking connect and an Initialize Connection Request, so that
+//! nothing has to be asked of the kernel driver that would hold up every other connect of the host.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ffi::OsString;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
+
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
+use nix::errno::Errno;
+use nix::net::if_::if_nametoindex;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket, sockopt};
+
+use crate::core::portal::PortalId;
+use crate::core::tid::parse_ip;
+use crate::wire::pdu::{self, Answer};
+
+/// For the TCP connection: two lost SYNs are forgiven.
+const CONNECT_TIME: Duration = Duration::from_secs(5);
+/// For the ICResp; the kernel driver itself would wait 10 s.
+const ANSWER_TIME: Duration = Duration::from_secs(5);
+
+/// The outcome for a portal; `Err` says in words what is wrong.
+pub type Outcome = (PortalId, Result<(), String>);
+
+/// All probes under way.
+#[derive(Debug)]
+pub struct Probes {
+    first_token: usize,
+    /// Tokens are not used twice, so a late event cannot concern another probe.
+    next_token: usize,
+    probes: BTreeMap<usize, Probe>,
+    outcomes: VecDeque<Outcome>,
+}
+
+#[derive(Debug)]
+struct Probe {
+    portal: PortalId,
+    stream: TcpStream,
+    until: Instant,
+    /// What was received, once the connection stands.
+    received: Option<Vec<u8>>,
+}
+
+impl Probes {
+    /// All tokens from `first_token` on belong to probes.
+    pub fn new(first_token: Token) -> Probes {
+        Probes {
+            first_token: first_token.0,
+            next_token: first_token.0,
+            probes: BTreeMap::new(),
+            outcomes: VecDeque::new(),
+        }
+    }
+
+    pub fn has_token(&self, token: Token) -> bool {
+        token.0 >= self.first_token
+    }
+
+    pub fn start(&mut self, now: Instant, portal: PortalId, registry: &Registry) {
+        let token = self.next_token;
+        self.next_token = token.checked_add(1).unwrap_or(self.first_token);
+        let started = begin(&portal).and_then(|mut stream| {
+            registry.register(&mut stream, Token(token), Interest::READABLE | Interest::WRITABLE)?;
+            Ok(stream)
+        });
+        match started {
+            Ok(stream) => {
+                self.probes.insert(token, Probe { portal, stream, until: now + CONNECT_TIME, received: None });
+            }
+            Err(error) => self.outcomes.push_back((portal, Err(explain(&error)))),
+        }
+    }
+
+    /// The socket of a probe is ready.
+    pub fn ready(&mut self, now: Instant, token: Token) {
+        let Some(probe) = self.probes.get_mut(&token.0) else {
+            return;
+        };
+        if let Some(outcome) = probe.advance(now)
+            && let Some(probe) = self.probes.remove(&token.0)
+        {
+            self.outcomes.push_back((probe.portal, outcome));
+        }
+    }
+
+    pub fn deadline(&self) -> Option<Instant> {
+        self.probes.values().map(|probe| probe.until).min()
+    }
+
+    pub fn handle_deadline(&mut self, now: Instant) {
+        for (_, probe) in self.probes.extract_if(.., |_, probe| probe.until <= now) {
+            let why = match probe.received {
+                None => "nothing answers at that address",
+                Some(_) => "something accepts connections there but does not answer as an NVMe/TCP controller",
+            };
+            self.outcomes.push_back((probe.portal, Err(why.to_owned())));
+        }
+    }
+
+    pub fn poll_outcome(&mut self) -> Option<Outcome> {
+        self.outcomes.pop_front()
+    }
+}
+
+impl Probe {
+    /// `Some` when it is decided.
+    fn advance(&mut self, now: Instant) -> Option<Result<(), String>> {
+        if self.received.is_none() {
+            match self.connected() {
+                Ok(false) => return None,
+                Ok(true) if self.portal.tls => return Some(Ok(())),
+                Ok(true) => {}
+                Err(error) => return Some(Err(explain(&error))),
+            }
+            // The first bytes of a connection: they fit.
+            if let Err(error) = self.stream.write_all(&pdu::ic_req()) {
+                return Some(Err(explain(&error)));
+            }
+            self.until = now + ANSWER_TIME;
+        }
+        self.read_answer()
+    }
+
+    fn connected(&self) -> io::Result<bool> {
+        if let Some(error) = self.stream.take_error()? {
+            return Err(error);
+        }
+        match self.stream.peer_addr() {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::NotConnected => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn read_answer(&mut self) -> Option<Result<(), String>> {
+        let received = self.received.get_or_insert_default();
+        let mut piece = [0; pdu::IC_SIZE];
+        loop {
+            match self.stream.read(&mut piece) {
+                Ok(0) => return Some(Err("something accepts connections there but closes them at once".to_owned())),
+                Ok(length) => received.extend_from_slice(piece.get(..length).unwrap_or_default()),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return None,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => return Some(Err(explain(&error))),
+            }
+            match pdu::answer(received) {
+                Answer::Incomplete => {}
+                Answer::IcResp => return Some(Ok(())),
+                Answer::Terminated(status) => {
+                    return Some(Err(format!("the controller refuses connections (fatal error status {status:#x})")));
+                }
+                Answer::Foreign => return Some(Err("what listens there does not speak NVMe/TCP".to_owned())),
+            }
+        }
+    }
+}
+
+/// A connection on its way, bound like the one that the kernel driver would make.
+fn begin(portal: &PortalId) -> io::Result<TcpStream> {
+    let bad_address = || io::Error::new(ErrorKind::InvalidInput, "not an address");
+    let port = portal.trsvcid.parse().map_err(|_| bad_address())?;
+    let peer = socket_address(&portal.traddr, port)?.ok_or_else(bad_address)?;
+    let family = if peer.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let socket = socket(family, SockType::Stream, flags, None)?;
+    if !portal.host_iface.is_empty() {
+        setsockopt(&socket, sockopt::BindToDevice, &OsString::from(&portal.host_iface))?;
+    }
+    if !portal.host_traddr.is_empty() {
+        let source = socket_address(&portal.host_traddr, 0)?.ok_or_else(bad_address)?;
+        bind(socket.as_raw_fd(), &SockaddrStorage::from(source))?;
+    }
+    match connect(socket.as_raw_fd(), &SockaddrStorage::from(peer)) {
+        Ok(()) | Err(Errno::EINPROGRESS) => Ok(TcpStream::from_std(socket.into())),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+fn socket_address(text: &str, port: u16) -> io::Result<Option<SocketAddr>> {
+    Ok(match parse_ip(text) {
+        Some((IpAddr::V6(ip), Some(zone))) => {
+            let scope = match zone.parse() {
+                Ok(number) => number,
+                Err(_) => if_nametoindex(zone)?,
+            };
+            Some(SocketAddrV6::new(ip, port, 0, scope).into())
+        }
+        Some((ip, _)) => Some(SocketAddr::new(ip, port)),
+        None => None,
+    })
+}
+
+/// In the words of the kernel's own connect failures.
+fn explain(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(errno) => crate::helper::message::Failure::Errno(errno).to_string(),
+        None => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mio::{Events, Poll};
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+
+    const FIRST: Token = Token(10);
+
+    fn portal(address: SocketAddr) -> PortalId {
+        PortalId {
+            traddr: address.ip().to_string(),
+            trsvcid: address.port().to_string(),
+            host_traddr: String::new(),
+            host_iface: String::new(),
+            tls: false,
+        }
+    }
+
+    /// Probes a port behind which `serve` is run on the accepted connection.
+    fn probe(portal: PortalId) -> Result<(), String> {
+        let mut poll = Poll::new().unwrap();
+        let mut probes = Probes::new(FIRST);
+        probes.start(Instant::now(), portal, poll.registry());
+        let mut events = Events::with_capacity(8);
+        loop {
+            if let Some((_, outcome)) = probes.poll_outcome() {
+                return outcome;
+            }
+            let now = Instant::now();
+            let wait = probes.deadline().map(|at| at.saturating_duration_since(now));
+            poll.poll(&mut events, wait).unwrap();
+            for event in &events {
+                probes.ready(Instant::now(), event.token());
+            }
+            probes.handle_deadline(Instant::now());
+        }
+    }
+
+    fn probe_server(answer: Vec<u8>) -> Result<(), String> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = [0; 128];
+            stream.read_exact(&mut request).unwrap();
+            assert_eq!(request, pdu::ic_req());
+            // In two pieces, as a network may deliver it.
+            let (first, second) = answer.split_at(answer.len() / 2);
+            stream.write_all(first).unwrap();
+            stream.flush().unwrap();
+            stream.write_all(second).unwrap();
+        });
+        let outcome = probe(portal(address));
+        server.join().unwrap();
+        outcome
+    }
+
+    fn ic_resp() -> Vec<u8> {
+        let mut pdu = vec![0; 128];
+        pdu[..5].copy_from_slice(&[1, 0, 128, 0, 128]);
+        pdu
+    }
+
+    #[test]
+    fn an_nvme_tcp_controller_is_recognised() {
+        assert_eq!(probe_server(ic_resp()), Ok(()));
+    }
+
+    #[test]
+    fn another_service_is_not_taken_for_one() {
+        let answer = b"SSH-2.0-OpenSSH_9.2\r\n".to_vec();
+        assert_eq!(probe_server(answer), Err("what listens there does not speak NVMe/TCP".to_owned()));
+    }
+
+    #[test]
+    fn a_closed_port_is_said_to_be_one() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        assert!(probe(portal(address)).unwrap_err().contains("ECONNREFUSED"));
+    }
+
+    #[test]
+    fn what_never_answers_runs_out_of_time() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut poll = Poll::new().unwrap();
+        let mut probes = Probes::new(FIRST);
+        let start = Instant::now();
+        probes.start(start, portal(listener.local_addr().unwrap()), poll.registry());
+        poll.poll(&mut Events::with_capacity(8), None).unwrap();
+        probes.ready(start, FIRST);
+        assert!(probes.poll_outcome().is_none());
+        let due = probes.deadline().unwrap();
+        assert_eq!(due, start + ANSWER_TIME);
+        probes.handle_deadline(due);
+        let (_, outcome) = probes.poll_outcome().unwrap();
+        assert!(outcome.unwrap_err().starts_with("something accepts connections there"));
+        assert!(probes.deadline().is_none());
+    }
+
+    #[test]
+    fn an_interface_that_does_not_exist_is_an_answer() {
+        let portal = PortalId { host_iface: "nosuch0".into(), ..portal("127.0.0.1:9".parse().unwrap()) };
+        assert!(probe(portal).is_err());
+    }
+}
