@@ -14,8 +14,8 @@
 //! The helper outlives the signals that end the daemon and exits when the daemon's end of the pair closes. It parses nothing
 //! that comes from the network beyond the header of a log page.
 //!
-//! [`message`] is what is said, [`packet`] how, [`process`] the helper, [`call`] what its children do, [`page`] how a log
-//! page is handed over.
+//! `message` is what is said, `packet` how, `process` the helper, `call` what its children do, `page` how a log page is
+//! handed over.
 
 mod call;
 pub mod message;

@@ -102,11 +102,12 @@ pub fn read_whole_page(mut get: impl FnMut(u64, &mut [u8], bool) -> Result<(), F
     let mut page = Vec::new();
     for _ in 0..ATTEMPTS {
         let (generation, size) = read_header(&mut get, &mut page, true)?;
-        page.resize(size, 0);
-        let mut offset = HEADER_SIZE;
-        for piece in page.get_mut(HEADER_SIZE..).unwrap_or_default().chunks_mut(PIECE) {
-            fetch(&mut get, offset, piece, true)?;
-            offset += piece.len();
+        // Reserved at once, so that nothing is copied later; used only as far as the controller keeps its claim.
+        page.reserve_exact(size.saturating_sub(page.len()));
+        while page.len() < size {
+            let offset = page.len();
+            page.resize(size.min(offset + PIECE), 0);
+            fetch(&mut get, offset, page.get_mut(offset..).unwrap_or_default(), true)?;
         }
         let mut after = Vec::new();
         if read_header(&mut get, &mut after, false)? == (generation, size) {
