@@ -174,7 +174,7 @@ fn drop_unless(request: &mut ConnectRequest, keep: impl Fn(&str) -> bool) -> Res
     Ok(dropped)
 }
 
-/// The option string for a request. May hold keys: see [`crate::helper::message::wipe`].
+/// The option string for a request. May hold keys: to be overwritten after use.
 pub fn option_string(request: &ConnectRequest) -> Result<String, Failure> {
     for (name, value) in [("nqn", &request.nqn), ("transport", &request.transport)] {
         if value.is_empty() {
