@@ -379,6 +379,11 @@ impl Links {
         self.served.get(device).into_iter().flatten()
     }
 
+    /// Every wanted controller of a kind.
+    pub fn wanted(&self, kind: ControllerKind) -> impl Iterator<Item = &LinkId> {
+        self.links.iter().filter(move |(id, link)| id.kind == kind && link.wanted.is_ok()).map(|(id, _)| id)
+    }
+
     pub fn is_wanted(&self, id: &LinkId) -> bool {
         self.links.get(id).is_some_and(|link| link.wanted.is_ok())
     }

@@ -14,6 +14,7 @@ use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket, sockopt};
 
+use crate::core::deadlines::Deadlines;
 use crate::core::portal::PortalId;
 use crate::core::tid::parse_ip;
 use crate::wire::pdu::{self, Answer};
@@ -33,6 +34,7 @@ pub struct Probes {
     /// Tokens are not used twice, so a late event cannot concern another probe.
     next_token: usize,
     probes: BTreeMap<usize, Probe>,
+    deadlines: Deadlines<usize>,
     outcomes: VecDeque<Outcome>,
 }
 
@@ -40,7 +42,6 @@ pub struct Probes {
 struct Probe {
     portal: PortalId,
     stream: TcpStream,
-    until: Instant,
     /// What was received, once the connection stands.
     received: Option<Vec<u8>>,
 }
@@ -52,6 +53,7 @@ impl Probes {
             first_token: first_token.0,
             next_token: first_token.0,
             probes: BTreeMap::new(),
+            deadlines: Deadlines::default(),
             outcomes: VecDeque::new(),
         }
     }
@@ -69,7 +71,8 @@ impl Probes {
         });
         match started {
             Ok(stream) => {
-                self.probes.insert(token, Probe { portal, stream, until: now + CONNECT_TIME, received: None });
+                self.probes.insert(token, Probe { portal, stream, received: None });
+                self.deadlines.set(token, now + CONNECT_TIME);
             }
             Err(error) => self.outcomes.push_back((portal, Err(explain(&error)))),
         }
@@ -80,24 +83,33 @@ impl Probes {
         let Some(probe) = self.probes.get_mut(&token.0) else {
             return;
         };
-        if let Some(outcome) = probe.advance(now)
-            && let Some(probe) = self.probes.remove(&token.0)
-        {
-            self.outcomes.push_back((probe.portal, outcome));
+        let was_connected = probe.received.is_some();
+        if let Some(outcome) = probe.advance() {
+            self.finish(token.0, outcome);
+        } else if !was_connected && probe.received.is_some() {
+            self.deadlines.set(token.0, now + ANSWER_TIME);
         }
     }
 
     pub fn deadline(&self) -> Option<Instant> {
-        self.probes.values().map(|probe| probe.until).min()
+        self.deadlines.next()
     }
 
     pub fn handle_deadline(&mut self, now: Instant) {
-        for (_, probe) in self.probes.extract_if(.., |_, probe| probe.until <= now) {
-            let why = match probe.received {
-                None => "nothing answers at that address",
-                Some(_) => "something accepts connections there but does not answer as an NVMe/TCP controller",
+        while let Some(token) = self.deadlines.pop(now) {
+            let answers = self.probes.get(&token).is_some_and(|probe| probe.received.is_some());
+            let why = match answers {
+                false => "nothing answers at that address",
+                true => "something accepts connections there but does not answer as an NVMe/TCP controller",
             };
-            self.outcomes.push_back((probe.portal, Err(why.to_owned())));
+            self.finish(token, Err(why.to_owned()));
+        }
+    }
+
+    fn finish(&mut self, token: usize, outcome: Result<(), String>) {
+        self.deadlines.cancel(&token);
+        if let Some(probe) = self.probes.remove(&token) {
+            self.outcomes.push_back((probe.portal, outcome));
         }
     }
 
@@ -108,7 +120,7 @@ impl Probes {
 
 impl Probe {
     /// `Some` when it is decided.
-    fn advance(&mut self, now: Instant) -> Option<Result<(), String>> {
+    fn advance(&mut self) -> Option<Result<(), String>> {
         if self.received.is_none() {
             match self.connected() {
                 Ok(false) => return None,
@@ -120,7 +132,6 @@ impl Probe {
             if let Err(error) = self.stream.write_all(&pdu::ic_req()) {
                 return Some(Err(explain(&error)));
             }
-            self.until = now + ANSWER_TIME;
         }
         self.read_answer()
     }

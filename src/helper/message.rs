@@ -7,6 +7,8 @@ use std::fmt;
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
+use crate::core::device::Device;
+
 /// Chosen by the daemon, returned with the reply.
 pub type RequestId = u64;
 
@@ -19,8 +21,9 @@ pub enum Request {
     Connect(Box<ConnectRequest>),
     /// Write `delete_controller`, if the controller still is the one described.
     Disconnect(ControllerIdentity),
-    /// Get Log Page 70h of a discovery controller, whole and consistent.
-    ReadLogPage { device: String },
+    /// Get Log Page 70h of a discovery controller, whole and consistent, if the controller still is the one described:
+    /// the page of another one would be wrong evidence.
+    ReadLogPage(ControllerIdentity),
 }
 
 /// The fields of a connect string (kernel: `nvmf_parse_options`). Empty strings and `None` are left out; the helper
@@ -94,6 +97,19 @@ pub struct ControllerIdentity {
     pub trsvcid: String,
     pub subsysnqn: String,
     pub hostnqn: String,
+}
+
+impl From<&Device> for ControllerIdentity {
+    fn from(device: &Device) -> ControllerIdentity {
+        ControllerIdentity {
+            device: device.name.clone(),
+            transport: device.transport.as_str().to_owned(),
+            traddr: device.traddr.clone(),
+            trsvcid: device.trsvcid.clone(),
+            subsysnqn: device.subsysnqn.clone(),
+            hostnqn: device.host_nqn.clone(),
+        }
+    }
 }
 
 /// The answer to a [`Request`].

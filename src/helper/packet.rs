@@ -1,0 +1,62 @@
+//! One message is one packet on a `SOCK_SEQPACKET` pair: JSON of its id and the message, perhaps with a descriptor. So
+//! the messages of several children never mix.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::message::RequestId;
+
+/// Ten times what the longest connect request needs.
+pub const PACKET_MAX: usize = 64 << 10;
+
+/// May hold keys: see [`super::message::wipe`].
+pub fn encode(id: RequestId, message: &impl Serialize) -> io::Result<Vec<u8>> {
+    // Room enough for any real message at once: a growing vector would leave keys behind in freed memory.
+    let mut packet = Vec::with_capacity(8 << 10);
+    serde_json::to_writer(&mut packet, &(id, message))?;
+    if packet.len() > PACKET_MAX {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "message for the helper process is too long"));
+    }
+    Ok(packet)
+}
+
+pub fn decode<M: DeserializeOwned>(packet: &[u8]) -> io::Result<(RequestId, M)> {
+    Ok(serde_json::from_slice(packet)?)
+}
+
+/// Blocks if the socket does.
+pub fn send(socket: BorrowedFd<'_>, packet: &[u8], passed: Option<BorrowedFd<'_>>) -> nix::Result<()> {
+    let passed = passed.map(|passed| [passed.as_raw_fd()]);
+    let rights = passed.as_ref().map(|passed| ControlMessage::ScmRights(passed));
+    let control = rights.as_slice();
+    sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(packet)], control, MsgFlags::MSG_NOSIGNAL, None)?;
+    Ok(())
+}
+
+/// Bytes of the packet and the descriptor that came with it; `None` when the other side has closed.
+pub fn recv(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> nix::Result<Option<(usize, Option<OwnedFd>)>> {
+    let mut control = nix::cmsg_space!(RawFd);
+    let mut pieces = [IoSliceMut::new(buffer)];
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+    let message = recvmsg::<()>(socket.as_raw_fd(), &mut pieces, Some(&mut control), flags)?;
+    let mut passed = None;
+    for control in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(descriptors) = control {
+            for descriptor in descriptors {
+                // SAFETY: the kernel has just made this descriptor for us; nobody else knows of it.
+                #[allow(unsafe_code)]
+                let owned = unsafe { OwnedFd::from_raw_fd(descriptor) };
+                passed = Some(owned);
+            }
+        }
+    }
+    match message.bytes {
+        0 => Ok(None),
+        _ if message.flags.contains(MsgFlags::MSG_TRUNC) => Err(Errno::EMSGSIZE),
+        bytes => Ok(Some((bytes, passed))),
+    }
+}

@@ -1,0 +1,181 @@
+//! The helper process: waits for requests, forks a child for each, answers for children that died.
+//!
+//! It never makes a call that may block in the kernel itself.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, pthread_sigmask, signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, fork};
+
+use super::Call;
+use super::message::{Failure, Reply, Request, RequestId};
+use super::packet::{self, PACKET_MAX};
+
+/// What a service manager or a terminal sends to the whole group when it means the daemon. The daemon's end of the socket is
+/// what ends the helper, and a connect that the kernel is at must not be torn.
+const IGNORED: [Signal; 5] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGPIPE];
+
+/// Exit status of a child that has answered.
+const ANSWERED: i32 = 0;
+
+/// Never returns: what the daemon had set up before the fork must not be taken down by the helper.
+pub fn main(socket: OwnedFd, call: Call) -> ! {
+    close_inherited(&socket);
+    let status = match Process::new(socket, call).and_then(|mut process| process.run()) {
+        Ok(()) => 0,
+        Err(_) => 1,
+    };
+    exit(status)
+}
+
+struct Process {
+    socket: OwnedFd,
+    call: Call,
+    sigchld: SignalFd,
+    children: BTreeMap<Pid, RequestId>,
+}
+
+impl Process {
+    fn new(socket: OwnedFd, call: Call) -> nix::Result<Process> {
+        for ignored in IGNORED {
+            set_disposition(ignored, SigHandler::SigIgn)?;
+        }
+        // Were it ignored, as it may be by inheritance, children would leave no status.
+        set_disposition(Signal::SIGCHLD, SigHandler::SigDfl)?;
+        let mut mask = SigSet::empty();
+        mask.add(Signal::SIGCHLD);
+        pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&mask), None)?;
+        let sigchld = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+        // Keys pass through here: no core file, no debugger of the same user.
+        nix::sys::prctl::set_dumpable(false)?;
+        name(c"stas-helper");
+        Ok(Process { socket, call, sigchld, children: BTreeMap::new() })
+    }
+
+    /// Until the daemon closes its end.
+    fn run(&mut self) -> nix::Result<()> {
+        let mut buffer = vec![0; PACKET_MAX];
+        loop {
+            let mut ready = [
+                PollFd::new(self.socket.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.sigchld.as_fd(), PollFlags::POLLIN),
+            ];
+            match poll(&mut ready, PollTimeout::NONE) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno),
+            }
+            let [request, child] = ready.map(|ready| ready.any().unwrap_or(true));
+            if child {
+                self.reap()?;
+            }
+            if request {
+                let Some((length, _)) = packet::recv(self.socket.as_fd(), &mut buffer)? else {
+                    return Ok(());
+                };
+                let packet = buffer.get_mut(..length).unwrap_or_default();
+                let message = packet::decode(packet);
+                packet.fill(0);
+                // Without an id there is nobody to answer; the daemon does not send such packets.
+                if let Ok((id, request)) = message {
+                    self.start(id, request)?;
+                }
+            }
+        }
+    }
+
+    fn start(&mut self, id: RequestId, request: Request) -> nix::Result<()> {
+        // SAFETY: the helper has a single thread.
+        #[allow(unsafe_code)]
+        match unsafe { fork() } {
+            Ok(ForkResult::Child) => self.answer(id, request),
+            Ok(ForkResult::Parent { child }) => {
+                self.children.insert(child, id);
+            }
+            Err(errno) => self.fail(id, errno.into())?,
+        }
+        if let Request::Connect(mut request) = request {
+            request.wipe();
+        }
+        Ok(())
+    }
+
+    /// The life of a child.
+    fn answer(&self, id: RequestId, request: Request) -> ! {
+        name(match request {
+            Request::ReadOptions => c"stas-options",
+            Request::Connect(_) => c"stas-connect",
+            Request::Disconnect(_) => c"stas-disconnect",
+            Request::ReadLogPage(_) => c"stas-log-page",
+        });
+        let (reply, file) = (self.call)(request);
+        let sent = packet::encode(id, &reply)
+            .is_ok_and(|packet| packet::send(self.socket.as_fd(), &packet, file.as_ref().map(AsFd::as_fd)).is_ok());
+        exit(if sent { ANSWERED } else { 1 })
+    }
+
+    /// Collects all children that have ended, and answers for those that did not.
+    fn reap(&mut self) -> nix::Result<()> {
+        // One signal may stand for several children, so it only says that it is time to look.
+        while self.sigchld.read_signal()?.is_some() {}
+        loop {
+            let (child, answered) = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::Exited(child, status)) => (child, status == ANSWERED),
+                Ok(WaitStatus::Signaled(child, ..)) => (child, false),
+                Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return Ok(()),
+                Ok(_) => continue,
+                Err(errno) => return Err(errno),
+            };
+            match self.children.remove(&child) {
+                Some(id) if !answered => self.fail(id, Failure::ChildDied)?,
+                _ => {}
+            }
+        }
+    }
+
+    fn fail(&self, id: RequestId, failure: Failure) -> nix::Result<()> {
+        let packet = packet::encode(id, &Reply::Failed(failure)).map_err(|_| Errno::EINVAL)?;
+        packet::send(self.socket.as_fd(), &packet, None)
+    }
+}
+
+/// A helper started anew would otherwise hold on to the daemon's bus connection and sockets. Kernels before 5.9 cannot do it;
+/// there they stay open, which harms only a daemon whose helper has died once.
+fn close_inherited(socket: &OwnedFd) {
+    let kept = socket.as_raw_fd().unsigned_abs();
+    for (first, last) in [(3, kept.saturating_sub(1)), (kept.saturating_add(1).max(3), u32::MAX)] {
+        if first <= last {
+            // SAFETY: a system call that takes no pointers; whatever owned the closed descriptors is never used or dropped
+            // in this process, which shares no memory with the daemon and ends with `_exit`.
+            #[allow(unsafe_code)]
+            unsafe {
+                libc::syscall(libc::SYS_close_range, first, last, 0)
+            };
+        }
+    }
+}
+
+fn set_disposition(of: Signal, to: SigHandler) -> nix::Result<()> {
+    // SAFETY: no handler function is installed.
+    #[allow(unsafe_code)]
+    unsafe { signal(of, to) }.map(drop)
+}
+
+/// What `ps` shows; no more than 15 bytes count. A failure changes nothing else.
+fn name(name: &std::ffi::CStr) {
+    let _ = nix::sys::prctl::set_name(name);
+}
+
+/// Without the destructors and exit handlers that belong to the daemon.
+fn exit(status: i32) -> ! {
+    // SAFETY: `_exit` has no preconditions.
+    #[allow(unsafe_code)]
+    unsafe {
+        libc::_exit(status)
+    }
+}

@@ -1,0 +1,254 @@
+//! Admin commands through `NVME_IOCTL_ADMIN_CMD` on `/dev/nvmeN`, and the discovery log page read with them.
+//!
+//! Commands: NVM Express Base Specification, "Get Log Page command"; `struct nvme_passthru_cmd` in the kernel's
+//! include/uapi/linux/nvme_ioctl.h. A command blocks until the controller answers, up to the kernel's admin timeout of a
+//! minute, after which the kernel resets the controller: for the helper's children only.
+
+use std::os::fd::{AsFd, AsRawFd};
+
+use nix::errno::Errno;
+
+use crate::helper::message::Failure;
+use crate::wire::discovery::{self, HEADER_SIZE, Header};
+
+/// Bytes of one Get Log Page command. Without Identify nobody knows the controller's maximum transfer size, but the smallest
+/// that MDTS can express is two 4 KiB pages, so this is always allowed; and a page of a thousand entries, which is large,
+/// still takes only 250 commands.
+const PIECE: usize = 4096;
+
+/// How often a page that changes while it is read is read again.
+const ATTEMPTS: u32 = 8;
+
+/// What buffers hold before a command. A controller that sends fewer bytes than asked for gets away with it unreported;
+/// zeros would then look like an empty page or like empty entries. A page really ending in these bytes (reserved in header
+/// and entry) is refused as well.
+const UNTOUCHED: [u8; 16] = [0xa5; 16];
+
+const OPCODE_GET_LOG_PAGE: u8 = 0x02;
+
+/// `struct nvme_passthru_cmd`.
+#[derive(Default)]
+#[repr(C)]
+struct PassthruCommand {
+    opcode: u8,
+    flags: u8,
+    rsvd1: u16,
+    nsid: u32,
+    cdw2: u32,
+    cdw3: u32,
+    metadata: u64,
+    addr: u64,
+    metadata_len: u32,
+    data_len: u32,
+    cdw10: u32,
+    cdw11: u32,
+    cdw12: u32,
+    cdw13: u32,
+    cdw14: u32,
+    cdw15: u32,
+    /// 0: the kernel's default, 60 s.
+    timeout_ms: u32,
+    result: u32,
+}
+
+#[allow(unsafe_code)]
+mod ioctl {
+    nix::ioctl_readwrite!(admin_cmd, b'N', 0x41, super::PassthruCommand);
+}
+
+/// Reads the discovery log page of the controller behind `device`, an open `/dev/nvmeN`, whole and consistent.
+pub fn read_discovery_log_page(device: impl AsFd) -> Result<Vec<u8>, Failure> {
+    let device = device.as_fd();
+    read_whole_page(|offset, piece, rae| get_log_page(&device, discovery::LID, offset, piece, rae))
+}
+
+/// One Get Log Page command. `offset` and the length of `piece` are multiples of 4 bytes. `rae` (Retain Asynchronous Event)
+/// set leaves the event that announced the change in place; cleared, it allows the next one.
+fn get_log_page(device: &impl AsFd, lid: u8, offset: u64, piece: &mut [u8], rae: bool) -> Result<(), Failure> {
+    let too_long = |_| Failure::Errno(Errno::EINVAL as i32);
+    let data_len = u32::try_from(piece.len()).map_err(too_long)?;
+    let numd = (data_len / 4).saturating_sub(1);
+    let mut command = PassthruCommand {
+        opcode: OPCODE_GET_LOG_PAGE,
+        addr: piece.as_mut_ptr().expose_provenance() as u64,
+        data_len,
+        cdw10: numd << 16 | u32::from(rae) << 15 | u32::from(lid),
+        cdw11: numd >> 16,
+        cdw12: offset as u32,
+        cdw13: (offset >> 32) as u32,
+        ..PassthruCommand::default()
+    };
+    // SAFETY: `command` is laid out as the kernel's struct, and `addr` with `data_len` is the exclusively borrowed `piece`,
+    // the only memory that the kernel writes to besides `command` itself.
+    #[allow(unsafe_code)]
+    let result = unsafe { ioctl::admin_cmd(device.as_fd().as_raw_fd(), &mut command) };
+    match result {
+        Ok(0) => Ok(()),
+        // The kernel returns the 15-bit status field here, errnos as -1.
+        Ok(status) => Err(Failure::NvmeStatus(status as u16)),
+        Err(Errno::EINTR) => Err(Failure::Interrupted),
+        Err(Errno::EAGAIN) => Err(Failure::NotReady),
+        Err(Errno::ENODEV | Errno::ENXIO) => Err(Failure::Gone),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Reads a whole discovery log page by `get(offset, piece, rae)`: header, entries in pieces, the header again; from the start
+/// when it is another one by then.
+///
+/// Only the last command clears the asynchronous event, so that a change that happens while we read is announced again. The
+/// result is a page that [`discovery::LogPage::new`] accepts.
+pub fn read_whole_page(mut get: impl FnMut(u64, &mut [u8], bool) -> Result<(), Failure>) -> Result<Vec<u8>, Failure> {
+    let mut page = Vec::new();
+    for _ in 0..ATTEMPTS {
+        let (generation, size) = read_header(&mut get, &mut page, true)?;
+        // Reserved at once, so that nothing is copied later; used only as far as the controller keeps its claim.
+        page.reserve_exact(size.saturating_sub(page.len()));
+        while page.len() < size {
+            let offset = page.len();
+            page.resize(size.min(offset + PIECE), 0);
+            fetch(&mut get, offset, page.get_mut(offset..).unwrap_or_default(), true)?;
+        }
+        let mut after = Vec::new();
+        if read_header(&mut get, &mut after, false)? == (generation, size) {
+            return Ok(page);
+        }
+    }
+    Err(Failure::Inconsistent { attempts: ATTEMPTS })
+}
+
+/// Replaces `page` by the header alone; returns generation counter and size of the whole page.
+fn read_header(
+    get: &mut impl FnMut(u64, &mut [u8], bool) -> Result<(), Failure>,
+    page: &mut Vec<u8>,
+    rae: bool,
+) -> Result<(u64, usize), Failure> {
+    page.clear();
+    page.resize(HEADER_SIZE, 0);
+    fetch(get, 0, page, rae)?;
+    let header = Header::new(page).map_err(|error| Failure::BadPage(error.to_string()))?;
+    Ok((header.genctr(), header.page_size()))
+}
+
+/// Fills `piece`, or fails.
+fn fetch(
+    get: &mut impl FnMut(u64, &mut [u8], bool) -> Result<(), Failure>,
+    offset: usize,
+    piece: &mut [u8],
+    rae: bool,
+) -> Result<(), Failure> {
+    let [untouched, ..] = UNTOUCHED;
+    piece.fill(untouched);
+    get(offset as u64, piece, rae)?;
+    if piece.ends_with(&UNTOUCHED) {
+        let why = format!(
+            "the controller sent less than the {} bytes of discovery log page asked for at {offset}",
+            piece.len()
+        );
+        return Err(Failure::BadPage(why));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A controller with so many entries; entry i is filled with i.
+    fn page(genctr: u64, entries: u8) -> Vec<u8> {
+        let mut page = vec![0; 1024];
+        page[..8].copy_from_slice(&genctr.to_le_bytes());
+        page[8] = entries;
+        page.extend((0..entries).flat_map(|i| [i; 1024]));
+        page
+    }
+
+    fn copy(page: &[u8], offset: u64, piece: &mut [u8]) {
+        piece.copy_from_slice(&page[offset as usize..][..piece.len()]);
+    }
+
+    #[test]
+    fn the_kernels_struct_has_72_bytes() {
+        assert_eq!(size_of::<PassthruCommand>(), 72);
+    }
+
+    #[test]
+    fn a_page_is_read_in_pieces_and_checked_at_the_end() {
+        let source = page(7, 9);
+        let mut commands = Vec::new();
+        let read = read_whole_page(|offset, piece, rae| {
+            commands.push((offset, piece.len(), rae));
+            copy(&source, offset, piece);
+            Ok(())
+        });
+        assert_eq!(read.unwrap(), source);
+        let expected = [(0, 1024, true), (1024, 4096, true), (5120, 4096, true), (9216, 1024, true), (0, 1024, false)];
+        assert_eq!(commands, expected);
+    }
+
+    #[test]
+    fn a_page_that_changes_meanwhile_is_read_again() {
+        let (old, new) = (page(7, 9), page(8, 9));
+        let mut commands = 0;
+        let read = read_whole_page(|offset, piece, _| {
+            commands += 1;
+            copy(if commands <= 2 { &old } else { &new }, offset, piece);
+            Ok(())
+        });
+        assert_eq!(read.unwrap(), new);
+        assert_eq!(commands, 10);
+    }
+
+    #[test]
+    fn the_same_generation_with_another_number_of_entries_is_another_page() {
+        let mut commands = 0;
+        let read = read_whole_page(|offset, piece, _| {
+            commands += 1;
+            copy(&page(7, if commands == 1 { 1 } else { 2 }), offset, piece);
+            Ok(())
+        });
+        assert_eq!(read.unwrap(), page(7, 2));
+    }
+
+    #[test]
+    fn a_page_that_never_rests_is_given_up() {
+        let mut generation = 0;
+        let read = read_whole_page(|offset, piece, _| {
+            generation += 1;
+            copy(&page(generation, 1), offset, piece);
+            Ok(())
+        });
+        assert_eq!(read, Err(Failure::Inconsistent { attempts: 8 }));
+        assert_eq!(generation, 8 * 3);
+    }
+
+    #[test]
+    fn a_page_that_came_only_in_part_is_no_page() {
+        for present in [0, 512, 1024, 2048, 9 * 1024] {
+            let mut source = page(7, 9);
+            let read = read_whole_page(|offset, piece, _| {
+                let end = source.len().min(present);
+                let from = (offset as usize).min(end);
+                let part = &mut source[from..end];
+                let len = part.len().min(piece.len());
+                piece[..len].copy_from_slice(&part[..len]);
+                Ok(())
+            });
+            assert!(matches!(read, Err(Failure::BadPage(_))), "{present}: {read:?}");
+        }
+    }
+
+    #[test]
+    fn failures_and_wild_claims_end_the_reading() {
+        assert_eq!(read_whole_page(|_, _, _| Err(Failure::NvmeStatus(0x4002))), Err(Failure::NvmeStatus(0x4002)));
+        let mut commands = 0;
+        let read = read_whole_page(|_, piece, _| {
+            commands += 1;
+            piece.fill(0);
+            piece[8..16].fill(0xff);
+            Ok(())
+        });
+        assert!(matches!(read, Err(Failure::BadPage(_))));
+        assert_eq!(commands, 1);
+    }
+}

@@ -1,0 +1,131 @@
+//! The socket on which the kernel announces uevents.
+//!
+//! netlink(7), `NETLINK_KOBJECT_UEVENT`: group 1 carries the kernel's own messages, group 2 udev's, so no udev is needed.
+//! Any process may send to a netlink socket, and into group 1 if it is privileged; only what the kernel itself sent is an
+//! event here. What the bytes say is for [`crate::wire::uevent`].
+
+use std::io::{self, IoSliceMut};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, ControlMessageOwned, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, UnixCredentials, bind,
+    recvmsg, setsockopt, socket, sockopt,
+};
+
+/// The kernel's own messages.
+const GROUP_KERNEL: u32 = 1;
+
+/// Room for some ten thousand uevents: when 250 controllers connect at once with their namespaces, each event must wait for
+/// its turn. Counted against the sender, so nothing is used before it is needed.
+const RECEIVE_BUFFER: usize = 16 << 20;
+
+/// What [`UeventSocket::recv`] needs at least: the kernel does not send longer ones (`UEVENT_BUFFER_SIZE` is 2048, plus the
+/// path).
+pub const MESSAGE_MAX: usize = 8192;
+
+/// What arrived.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Received<'a> {
+    /// A message from the kernel.
+    Event(&'a [u8]),
+    /// A message from somebody else: to be ignored.
+    Forged,
+    /// A message of the kernel's that did not fit: to be treated like [`Received::Overflow`].
+    Truncated,
+    /// Messages were lost: what they would have said has to be looked up in sysfs.
+    Overflow,
+    /// There is nothing more at the moment.
+    Nothing,
+}
+
+/// A non-blocking socket subscribed to the kernel's uevents.
+#[derive(Debug)]
+pub struct UeventSocket {
+    socket: OwnedFd,
+}
+
+impl UeventSocket {
+    pub fn open() -> io::Result<UeventSocket> {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let protocol = SockProtocol::NetlinkKObjectUEvent;
+        let socket = socket(AddressFamily::Netlink, SockType::Datagram, flags, protocol)?;
+        // Forcing needs CAP_NET_ADMIN; without it the limit in net.core.rmem_max applies, and a smaller buffer works too.
+        if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
+            setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER)?;
+        }
+        setsockopt(&socket, sockopt::PassCred, &true)?;
+        bind(socket.as_raw_fd(), &NetlinkAddr::new(0, GROUP_KERNEL))?;
+        Ok(UeventSocket { socket })
+    }
+
+    /// Takes one message into `buffer` of [`MESSAGE_MAX`] bytes. Errors are those of a socket that is of no use any more.
+    pub fn recv<'a>(&self, buffer: &'a mut [u8]) -> io::Result<Received<'a>> {
+        let mut control = nix::cmsg_space!(UnixCredentials);
+        let mut pieces = [IoSliceMut::new(buffer)];
+        let flags = MsgFlags::MSG_DONTWAIT;
+        let (length, from_kernel, truncated) =
+            match recvmsg::<NetlinkAddr>(self.socket.as_raw_fd(), &mut pieces, Some(&mut control), flags) {
+                Ok(message) => {
+                    let sender = message.address.map(|address| address.pid());
+                    let credentials = message.cmsgs()?.find_map(credentials);
+                    let from_kernel = sender == Some(0) && credentials.is_some_and(|c| c.pid() == 0 && c.uid() == 0);
+                    (message.bytes, from_kernel, message.flags.contains(MsgFlags::MSG_TRUNC))
+                }
+                Err(Errno::EAGAIN) => return Ok(Received::Nothing),
+                Err(Errno::ENOBUFS) => return Ok(Received::Overflow),
+                Err(errno) => return Err(errno.into()),
+            };
+        Ok(match (from_kernel, truncated) {
+            (false, _) => Received::Forged,
+            (true, true) => Received::Truncated,
+            (true, false) => Received::Event(buffer.get(..length).unwrap_or_default()),
+        })
+    }
+}
+
+impl AsRawFd for UeventSocket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+}
+
+fn credentials(message: ControlMessageOwned) -> Option<UnixCredentials> {
+    match message {
+        ControlMessageOwned::ScmCredentials(credentials) => Some(credentials),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::socket::{getsockname, sendto};
+
+    /// Drops events of the kernel's that happen to arrive meanwhile.
+    fn next(socket: &UeventSocket) -> String {
+        loop {
+            match socket.recv(&mut [0; MESSAGE_MAX]).unwrap() {
+                Received::Event(_) => {}
+                other => return format!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn an_idle_socket_has_nothing() {
+        assert_eq!(next(&UeventSocket::open().unwrap()), "Nothing");
+    }
+
+    #[test]
+    fn what_another_process_sends_is_forged() {
+        let victim = UeventSocket::open().unwrap();
+        let attacker = UeventSocket::open().unwrap();
+        let address: NetlinkAddr = getsockname(victim.as_raw_fd()).unwrap();
+        let message = b"add@/devices/virtual/nvme-fabrics/ctl/nvme0\0";
+        let target = NetlinkAddr::new(address.pid(), 0);
+        sendto(attacker.as_raw_fd(), message, &target, MsgFlags::empty()).unwrap();
+        assert_eq!(next(&victim), "Forged");
+        assert_eq!(next(&victim), "Nothing");
+    }
+}

@@ -1,0 +1,370 @@
+//! The controllers of this host as `/sys/class/nvme` shows them, and their removal.
+//!
+//! Attributes: the kernel's drivers/nvme/host/sysfs.c and, for `address`, `nvmf_get_address` and `nvme_tcp_get_address`.
+//! Reading them does not wait for connects. Controllers come and go while this reads: one that vanishes half-way is not
+//! there, which is no error.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open, openat};
+use nix::sys::stat::Mode;
+
+use crate::core::device::{ControllerKind, Device, parse_sysfs_address};
+use crate::core::tid::{DISCOVERY_NQN, Transport, canonical_address, parse_ip};
+use crate::helper::message::{ControllerIdentity, Failure};
+
+/// Where the kernel shows its controllers.
+pub const CLASS: &str = "/sys/class/nvme";
+
+/// No attribute is longer than a page.
+const ATTRIBUTE_MAX: u64 = 4096;
+
+/// A view of `/sys/class/nvme`, or of a directory that looks like it.
+#[derive(Debug, Clone)]
+pub struct Sysfs {
+    root: PathBuf,
+}
+
+impl Sysfs {
+    /// `root` is [`CLASS`], except in tests.
+    pub fn new(root: impl Into<PathBuf>) -> Sysfs {
+        Sysfs { root: root.into() }
+    }
+
+    /// Every controller of a fabric, in the order of their numbers. Fails only when the directory cannot be listed; that it
+    /// does not exist means that the nvme-core module is not loaded and there is no controller.
+    pub fn controllers(&self) -> io::Result<Vec<Device>> {
+        let directory = match std::fs::read_dir(&self.root) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            directory => directory?,
+        };
+        let mut names = Vec::new();
+        for entry in directory {
+            let name = entry?.file_name();
+            names.extend(name.to_str().and_then(|name| Some((number_of(name)?, name.to_owned()))));
+        }
+        names.sort_unstable();
+        let interfaces = Interfaces::default();
+        Ok(names.iter().filter_map(|(_, name)| read_device(&self.root, name, &interfaces)).collect())
+    }
+
+    /// The controller `nvmeN`; `None` when it does not exist (any more) or is not one of a fabric.
+    pub fn controller(&self, name: &str) -> Option<Device> {
+        number_of(name)?;
+        read_device(&self.root, name, &Interfaces::default())
+    }
+
+    /// Whether `nvmeN` is the controller described at this moment.
+    pub fn check(&self, identity: &ControllerIdentity) -> Result<(), Failure> {
+        self.find(identity).map(drop)
+    }
+
+    /// Takes a controller down if it is the one described. Blocks until the kernel has done it, half a minute and more.
+    ///
+    /// The directory stays open from before the comparison until after the write, and it belongs to that controller for
+    /// ever: when the name changes hands meanwhile, the write fails instead of reaching the new owner.
+    pub fn disconnect(&self, identity: &ControllerIdentity) -> Result<(), Failure> {
+        let attributes = self.find(identity)?;
+        let gone = |errno| match errno {
+            Errno::ENOENT | Errno::ENODEV => Failure::Gone,
+            errno => Failure::from(errno),
+        };
+        let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+        let file = openat(&attributes.directory, "delete_controller", flags, Mode::empty()).map_err(gone)?;
+        nix::unistd::write(file, b"1").map_err(gone)?;
+        Ok(())
+    }
+
+    fn find(&self, identity: &ControllerIdentity) -> Result<Attributes, Failure> {
+        number_of(&identity.device).ok_or_else(|| Failure::BadField("device is not of the form nvmeN".to_owned()))?;
+        let attributes = Attributes::open(&self.root, &identity.device).ok_or(Failure::Gone)?;
+        let device = device_from(&identity.device, &attributes, &Interfaces::default()).ok_or(Failure::Gone)?;
+        if is(&device, identity) { Ok(attributes) } else { Err(Failure::NotThatController) }
+    }
+}
+
+/// The N of `nvmeN`; `None` for any other word, so that a name is safe to put in a path.
+pub fn number_of(name: &str) -> Option<u32> {
+    let digits = name.strip_prefix("nvme")?;
+    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
+}
+
+fn is(device: &Device, identity: &ControllerIdentity) -> bool {
+    device.transport.as_str() == identity.transport
+        && device.traddr == canonical_address(device.transport, &identity.traddr)
+        && device.trsvcid == identity.trsvcid
+        && device.subsysnqn == identity.subsysnqn
+        && device.host_nqn == identity.hostnqn
+}
+
+fn read_device(root: &Path, name: &str, interfaces: &Interfaces) -> Option<Device> {
+    device_from(name, &Attributes::open(root, name)?, interfaces)
+}
+
+/// `None` for PCIe, and for a controller that is being removed.
+fn device_from(name: &str, attributes: &Attributes, interfaces: &Interfaces) -> Option<Device> {
+    let transport = Transport::parse(&attributes.read("transport")?)?;
+    let optional = |attribute| attributes.read(attribute).unwrap_or_default();
+    let subsysnqn = optional("subsysnqn");
+    // Until Identify has been answered, and for ever with controllers older than NVMe 1.4, this is "reserved".
+    let cntrltype = Some(optional("cntrltype")).filter(|value| value != "reserved").unwrap_or_default();
+    let is_discovery = if cntrltype.is_empty() { subsysnqn == DISCOVERY_NQN } else { cntrltype == "discovery" };
+    let mut device = Device {
+        name: name.to_owned(),
+        transport,
+        kind: if is_discovery { ControllerKind::Discovery } else { ControllerKind::Io },
+        state: String::new(),
+        traddr: String::new(),
+        trsvcid: String::new(),
+        subsysnqn,
+        host_traddr: String::new(),
+        host_iface: String::new(),
+        src_addr: String::new(),
+        src_iface: String::new(),
+        host_nqn: optional("hostnqn"),
+        host_id: optional("hostid"),
+        dctype: optional("dctype"),
+        cntrltype,
+        model: optional("model"),
+        serial: optional("serial"),
+    };
+    parse_sysfs_address(transport, &attributes.read("address")?, |key, value| match key {
+        "traddr" => device.traddr = value,
+        "trsvcid" => device.trsvcid = value,
+        "host_traddr" => device.host_traddr = value,
+        "host_iface" => device.host_iface = value,
+        "src_addr" => device.src_addr = value,
+        _ => {}
+    });
+    device.src_iface = interfaces.owner_of(&device.src_addr);
+    // Last: as long as this can be read, what was read before is of a controller that exists.
+    device.state = attributes.read("state")?;
+    Some(device)
+}
+
+/// An open directory `/sys/class/nvme/nvmeN`.
+struct Attributes {
+    directory: OwnedFd,
+}
+
+impl Attributes {
+    fn open(root: &Path, name: &str) -> Option<Attributes> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        Some(Attributes { directory: open(&root.join(name), flags, Mode::empty()).ok()? })
+    }
+
+    /// Without white space around it, empty when the kernel has nothing to show yet; `None` when it cannot be read.
+    fn read(&self, attribute: &str) -> Option<String> {
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        let file = openat(self.directory.as_fd(), attribute, flags, Mode::empty()).ok()?;
+        let mut bytes = Vec::new();
+        File::from(file).take(ATTRIBUTE_MAX).read_to_end(&mut bytes).ok()?;
+        let text = String::from_utf8_lossy(&bytes);
+        // "(efault)" is how the kernel prints a string that is not there: subsysnqn and model before Identify.
+        Some(Some(text.trim()).filter(|text| *text != "(efault)").unwrap_or_default().to_owned())
+    }
+}
+
+/// Which interface has which address; asked of the kernel when first needed.
+#[derive(Default)]
+struct Interfaces {
+    owners: std::cell::OnceCell<BTreeMap<IpAddr, Vec<String>>>,
+}
+
+impl Interfaces {
+    /// Empty when no interface has that address, or when several have it (link-local ones): sysfs shows no zone.
+    fn owner_of(&self, address: &str) -> String {
+        let (ip, zone) = match parse_ip(address) {
+            Some((ip, zone)) => (ip, zone),
+            None => return String::new(),
+        };
+        if let Some(zone) = zone {
+            return zone.to_owned();
+        }
+        match self.owners.get_or_init(interface_addresses).get(&ip).map(Vec::as_slice) {
+            Some([interface]) => interface.clone(),
+            _ => String::new(),
+        }
+    }
+}
+
+/// Empty when the kernel does not tell: a pin is then assumed to match, see [`Device::serves`].
+fn interface_addresses() -> BTreeMap<IpAddr, Vec<String>> {
+    let mut owners: BTreeMap<IpAddr, Vec<String>> = BTreeMap::new();
+    for interface in nix::ifaddrs::getifaddrs().into_iter().flatten() {
+        let Some(address) = interface.address else { continue };
+        let v4 = address.as_sockaddr_in().map(|v4| SocketAddr::from(std::net::SocketAddrV4::from(*v4)));
+        let v6 = address.as_sockaddr_in6().map(|v6| SocketAddr::from(std::net::SocketAddrV6::from(*v6)));
+        if let Some(address) = v4.or(v6) {
+            owners.entry(address.ip().to_canonical()).or_default().push(interface.interface_name);
+        }
+    }
+    owners
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    /// A directory like /sys/class/nvme that is gone after the test.
+    struct Root(PathBuf);
+
+    impl Root {
+        fn new() -> Root {
+            static NUMBER: AtomicU32 = AtomicU32::new(0);
+            let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+            let path = std::env::temp_dir().join(format!("stas-sysfs-{}-{number}", std::process::id()));
+            fs::create_dir_all(&path).unwrap();
+            Root(path)
+        }
+
+        fn add(&self, name: &str, attributes: &[(&str, &str)]) {
+            let directory = self.0.join(name);
+            fs::create_dir_all(&directory).unwrap();
+            for (attribute, value) in attributes {
+                fs::write(directory.join(attribute), format!("{value}\n")).unwrap();
+            }
+        }
+
+        fn sysfs(&self) -> Sysfs {
+            Sysfs::new(&self.0)
+        }
+    }
+
+    impl Drop for Root {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    const LIVE: [(&str, &str); 11] = [
+        ("transport", "tcp"),
+        ("address", "traddr=::ffff:192.0.2.1,trsvcid=8009,host_iface=lo,src_addr=127.0.0.1"),
+        ("state", "live"),
+        ("subsysnqn", "nqn.cdc"),
+        ("hostnqn", "nqn.h"),
+        ("hostid", "some-id"),
+        ("cntrltype", "discovery"),
+        ("dctype", "cdc"),
+        ("model", "Linux           "),
+        ("serial", "1234"),
+        ("delete_controller", ""),
+    ];
+
+    fn identity() -> ControllerIdentity {
+        ControllerIdentity {
+            device: "nvme4".into(),
+            transport: "tcp".into(),
+            traddr: "192.0.2.1".into(),
+            trsvcid: "8009".into(),
+            subsysnqn: "nqn.cdc".into(),
+            hostnqn: "nqn.h".into(),
+        }
+    }
+
+    #[test]
+    fn a_live_controller_is_read_whole() {
+        let root = Root::new();
+        root.add("nvme4", &LIVE);
+        let device = root.sysfs().controller("nvme4").unwrap();
+        let expected = Device {
+            name: "nvme4".into(),
+            transport: Transport::Tcp,
+            kind: ControllerKind::Discovery,
+            state: "live".into(),
+            traddr: "192.0.2.1".into(),
+            trsvcid: "8009".into(),
+            subsysnqn: "nqn.cdc".into(),
+            host_traddr: String::new(),
+            host_iface: "lo".into(),
+            src_addr: "127.0.0.1".into(),
+            src_iface: "lo".into(),
+            host_nqn: "nqn.h".into(),
+            host_id: "some-id".into(),
+            dctype: "cdc".into(),
+            cntrltype: "discovery".into(),
+            model: "Linux".into(),
+            serial: "1234".into(),
+        };
+        assert_eq!(device, expected);
+    }
+
+    #[test]
+    fn a_controller_that_is_still_connecting_shows_placeholders() {
+        let root = Root::new();
+        root.add("nvme4", &LIVE);
+        root.add("nvme4", &[("subsysnqn", "(efault)"), ("model", "(efault)"), ("cntrltype", "reserved")]);
+        let device = root.sysfs().controller("nvme4").unwrap();
+        assert_eq!((device.subsysnqn.as_str(), device.model.as_str(), device.cntrltype.as_str()), ("", "", ""));
+        assert_eq!(device.kind, ControllerKind::Io);
+    }
+
+    #[test]
+    fn the_well_known_nqn_tells_where_there_is_no_type() {
+        let root = Root::new();
+        let [transport, address, state, ..] = LIVE;
+        root.add("nvme0", &[transport, address, state, ("subsysnqn", DISCOVERY_NQN)]);
+        root.add("nvme1", &[transport, address, state, ("subsysnqn", DISCOVERY_NQN), ("cntrltype", "reserved")]);
+        root.add("nvme2", &[transport, address, state, ("subsysnqn", "nqn.x")]);
+        root.add("nvme3", &[transport, address, state, ("subsysnqn", DISCOVERY_NQN), ("cntrltype", "io")]);
+        let kinds: Vec<_> = root.sysfs().controllers().unwrap().iter().map(|device| device.kind).collect();
+        use ControllerKind::{Discovery, Io};
+        assert_eq!(kinds, [Discovery, Discovery, Io, Io]);
+    }
+
+    #[test]
+    fn only_controllers_of_fabrics_that_exist_are_listed() {
+        let root = Root::new();
+        root.add("nvme10", &LIVE);
+        root.add("nvme4", &LIVE);
+        root.add("nvme0", &[("transport", "pcie"), ("address", "0000:00:04.0"), ("state", "live")]);
+        root.add("nvme1", &[("transport", "tcp"), ("address", "traddr=192.0.2.1")]);
+        root.add("nvme2", &[]);
+        root.add("nvme-subsys0", &LIVE);
+        std::os::unix::fs::symlink("nowhere", root.0.join("nvme3")).unwrap();
+        let names: Vec<_> = root.sysfs().controllers().unwrap().into_iter().map(|device| device.name).collect();
+        assert_eq!(names, ["nvme4", "nvme10"]);
+        assert_eq!(root.sysfs().controller("nvme3"), None);
+        assert_eq!(root.sysfs().controller("../nvme4"), None);
+        assert!(Sysfs::new("/nonexistent").controllers().unwrap().is_empty());
+    }
+
+    #[test]
+    fn the_described_controller_is_taken_down() {
+        let root = Root::new();
+        root.add("nvme4", &LIVE);
+        assert_eq!(root.sysfs().disconnect(&identity()), Ok(()));
+        assert_eq!(fs::read_to_string(root.0.join("nvme4/delete_controller")).unwrap(), "1");
+    }
+
+    #[test]
+    fn another_controller_under_that_name_is_left_alone() {
+        let changes: [(&str, &str); 6] = [
+            ("address", "traddr=192.0.2.2,trsvcid=8009"),
+            ("address", "traddr=192.0.2.1,trsvcid=8010"),
+            ("transport", "rdma"),
+            ("subsysnqn", "nqn.other"),
+            ("subsysnqn", "(efault)"),
+            ("hostnqn", "nqn.other"),
+        ];
+        for change in changes {
+            let root = Root::new();
+            root.add("nvme4", &LIVE);
+            root.add("nvme4", &[change]);
+            assert_eq!(root.sysfs().disconnect(&identity()), Err(Failure::NotThatController), "{change:?}");
+            assert_eq!(fs::read_to_string(root.0.join("nvme4/delete_controller")).unwrap(), "\n");
+        }
+        let root = Root::new();
+        root.add("nvme4", &[("transport", "pcie"), ("delete_controller", "")]);
+        assert_eq!(root.sysfs().disconnect(&identity()), Err(Failure::Gone));
+        assert_eq!(Root::new().sysfs().disconnect(&identity()), Err(Failure::Gone));
+    }
+}

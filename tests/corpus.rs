@@ -1,0 +1,165 @@
+//! The fuzz targets' corpora, without a fuzzer: every committed file goes through its target.
+//!
+//! The seeds among them are made here, so that each can be understood. `STAS_WRITE_SEEDS=1 cargo test --test corpus` writes them.
+#![allow(clippy::unwrap_used)]
+
+#[path = "../fuzz/entry.rs"]
+mod entry;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+
+type Seeds = BTreeMap<&'static str, Vec<u8>>;
+
+fn corpus(target: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target)
+}
+
+/// Runs a target on its committed files, after checking that each seed is among them as it is made here.
+fn run(target: &str, seeds: Seeds, entry: fn(&[u8])) {
+    let directory = corpus(target);
+    if std::env::var_os("STAS_WRITE_SEEDS").is_some() {
+        fs::create_dir_all(&directory).unwrap();
+        seeds.iter().for_each(|(name, bytes)| fs::write(directory.join(name), bytes).unwrap());
+    }
+    for (name, bytes) in &seeds {
+        assert!(fs::read(directory.join(name)).unwrap() == *bytes, "{target}/{name} is not what is made here");
+    }
+    for file in fs::read_dir(&directory).unwrap() {
+        entry(&fs::read(file.unwrap().path()).unwrap());
+    }
+}
+
+#[test]
+fn log_page() {
+    run("log_page", log_page_seeds(), entry::log_page);
+}
+
+#[test]
+fn uevent() {
+    run("uevent", uevent_seeds(), entry::uevent);
+}
+
+#[test]
+fn pdu() {
+    run("pdu", pdu_seeds(), entry::pdu);
+}
+
+fn header(genctr: u64, numrec: u64, recfmt: u16) -> Vec<u8> {
+    let mut bytes = [&genctr.to_le_bytes()[..], &numrec.to_le_bytes(), &recfmt.to_le_bytes()].concat();
+    bytes.resize(1024, 0);
+    bytes
+}
+
+/// `numbers` are trtype, adrfam, subtype, treq, portid, cntlid, asqsz, eflags as they lie in the entry.
+fn log_entry(numbers: [u8; 12], trsvcid: &[u8], subnqn: &[u8], traddr: &[u8], sectype: u8) -> Vec<u8> {
+    let mut bytes = vec![0; 1024];
+    for (at, value) in [(0, &numbers[..]), (32, trsvcid), (256, subnqn), (512, traddr), (768, &[sectype])] {
+        bytes[at..at + value.len()].copy_from_slice(value);
+    }
+    bytes
+}
+
+fn log_page_seeds() -> Seeds {
+    let discovery = b"nqn.2014-08.org.nvmexpress.discovery";
+    let tcp =
+        log_entry([3, 1, 2, 4, 1, 0, 0xff, 0xff, 32, 0, 0, 0], b"4420", b"nqn.2014-08.org.example:a", b"192.0.2.1", 0);
+    let tcp6 =
+        log_entry([3, 2, 2, 1, 2, 0, 0xff, 0xff, 32, 0, 4, 0], b"4420", b"nqn.2014-08.org.example:b", b"fe80::1", 2);
+    let rdma = log_entry(
+        [1, 1, 2, 0, 3, 0, 0xff, 0xff, 32, 0, 0, 0],
+        b"4420",
+        b"nqn.2014-08.org.example:c",
+        b"198.51.100.1",
+        0,
+    );
+    let fc_address = b"nn-0x10001100ab000001:pn-0x20001100ab000001";
+    let fc =
+        log_entry([2, 4, 2, 0, 4, 0, 0xff, 0xff, 32, 0, 0, 0], b"none", b"nqn.2014-08.org.example:d", fc_address, 0);
+    let referral = log_entry([3, 1, 1, 0, 5, 0, 0xff, 0xff, 32, 0, 0, 0], b"8009", discovery, b"192.0.2.2", 0);
+    let current = log_entry([3, 1, 3, 0, 1, 0, 0xff, 0xff, 32, 0, 3, 0], b"8009", discovery, b"192.0.2.3", 0);
+    let padded = log_entry([3, 1, 2, 0, 1, 0, 0xff, 0xff, 32, 0, 0, 0], &[b' '; 32], &[b'n'; 256], &[b' '; 256], 0);
+    let option = log_entry([3, 1, 2, 0, 1, 0, 0xff, 0xff, 32, 0, 0, 0], b"1,tls", b"nqn.x\n", b"1.2.3.4,hostnqn=x", 0);
+    let with = |page: Vec<u8>, tail: &[u8]| [&page[..], tail].concat();
+    let one = [header(7, 1, 0), tcp.clone()].concat();
+    Seeds::from([
+        ("empty", header(1, 0, 0)),
+        ("one-tcp", one.clone()),
+        ("all-transports", [header(9, 4, 0), tcp.clone(), tcp6.clone(), rdma, fc].concat()),
+        ("referral-and-current", [header(2, 2, 0), referral, current].concat()),
+        ("padded-unterminated", [header(3, 1, 0), padded].concat()),
+        ("text-with-options", [header(4, 1, 0), option].concat()),
+        ("entry-of-ff", [header(5, 2, 0), vec![0xff; 1024], tcp.clone()].concat()),
+        ("two-pieces", [header(6, 5, 0), tcp.repeat(5)].concat()),
+        ("numrec-too-large", header(1, u64::MAX, 0)),
+        ("numrec-at-the-bound", header(1, 16384, 0)),
+        ("cut-entry", [header(1, 2, 0), tcp, tcp6[..100].to_vec()].concat()),
+        ("unknown-recfmt", header(1, 0, 1)),
+        // The bytes at the end are moods of the controller, see `fuzz/entry.rs`.
+        ("generation-changes", with(one.clone(), &[0, 0, 4, 0])),
+        ("numrec-changes", with(one.clone(), &[0, 0, 5, 0])),
+        ("short-piece", with(one.clone(), &[3, 0])),
+        ("command-fails", with(one, &[1, 0, 0])),
+    ])
+}
+
+fn uevent_seeds() -> Seeds {
+    let message = |action: &str, devpath: &str, pairs: &str| {
+        let pairs = pairs.replace(' ', "\0");
+        format!("{action}@{devpath}\0ACTION={action}\0DEVPATH={devpath}\0{pairs}\0SEQNUM=4711\0").into_bytes()
+    };
+    let nvme0 = "/devices/virtual/nvme-fabrics/ctl/nvme0";
+    let rest = "MAJOR=240 MINOR=0 DEVNAME=nvme0 NVME_TRTYPE=tcp NVME_TRADDR=192.0.2.1 NVME_TRSVCID=8009 \
+                NVME_HOST_TRADDR=none NVME_HOST_IFACE=none";
+    let controller = |action, what: &str| message(action, nvme0, &format!("SUBSYSTEM=nvme {what}{rest}"));
+    let mut cut = controller("change", "NVME_EVENT=connected ");
+    cut.truncate(150);
+    Seeds::from([
+        ("added", controller("add", "")),
+        ("removed", controller("remove", "")),
+        ("connected", controller("change", "NVME_EVENT=connected ")),
+        ("rediscover", controller("change", "NVME_EVENT=rediscover ")),
+        ("log-page-changed", controller("change", "NVME_AEN=0x70f002 ")),
+        ("other-aen", controller("change", "NVME_AEN=0x040002 ")),
+        ("subsystem", message("add", "/devices/virtual/nvme-subsystem/nvme-subsys0", "SUBSYSTEM=nvme-subsystem")),
+        ("pcie", message("add", "/devices/pci0000:00/0000:00:04.0/nvme/nvme1", "SUBSYSTEM=nvme DEVNAME=nvme1")),
+        (
+            "fabrics-device",
+            message(
+                "add",
+                "/devices/virtual/misc/nvme-fabrics",
+                "SUBSYSTEM=misc MAJOR=10 MINOR=122 DEVNAME=nvme-fabrics",
+            ),
+        ),
+        (
+            "fc-discovery",
+            message(
+                "change",
+                "/devices/virtual/fc/fc_udev_device",
+                "SUBSYSTEM=fc FC_EVENT=nvmediscovery NVMEFC_HOST_TRADDR=nn-0x1:pn-0x2 NVMEFC_TRADDR=nn-0x3:pn-0x4",
+            ),
+        ),
+        ("namespace", message("add", &format!("{nvme0}/nvme0n1"), "SUBSYSTEM=block DEVTYPE=disk DEVNAME=nvme0n1")),
+        ("cut", cut),
+        ("libudev", b"libudev\0\xfe\xed\xca\xfe\0\0\0\x28".to_vec()),
+    ])
+}
+
+fn pdu_seeds() -> Seeds {
+    let pdu = |start: &[u8], length: usize| {
+        let mut bytes = start.to_vec();
+        bytes.resize(length, 0);
+        bytes
+    };
+    Seeds::from([
+        ("ic-resp", pdu(&[1, 0, 128, 0, 128, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x40, 0], 128)),
+        ("ic-resp-other-version", pdu(&[1, 0, 128, 0, 128, 0, 0, 0, 1, 0], 128)),
+        ("ic-req", pdu(&[0, 0, 128, 0, 128], 128)),
+        ("term-req", pdu(&[3, 0, 24, 0, 24, 0, 0, 0, 6], 24)),
+        ("half", pdu(&[1, 0, 128, 0, 128], 64)),
+        ("ssh", b"SSH-2.0-OpenSSH_9.2\r\n".to_vec()),
+        ("tls-alert", vec![0x15, 3, 3, 0, 2, 2, 10]),
+        ("nothing", vec![]),
+    ])
+}
