@@ -219,7 +219,6 @@ fn explain(error: &io::Error) -> String {
 mod tests {
     use super::*;
     use mio::{Events, Poll};
-    use std::io::{Read as _, Write as _};
     use std::net::TcpListener;
 
     const FIRST: Token = Token(10);
