@@ -247,8 +247,12 @@ impl SystemBus {
         if !mem::replace(&mut self.told, true) {
             self.events.push_back(BusEvent::Disconnected(why));
         }
-        self.watch_socket();
-        let enough = absent && self.watch.is_some() && self.attempts >= WATCHED_ATTEMPTS;
+        // A watch that is only set now may have missed the socket's appearance: one attempt more has to follow it.
+        let watched = self.watch.is_some();
+        if !watched {
+            self.watch_socket();
+        }
+        let enough = absent && watched && self.attempts >= WATCHED_ATTEMPTS;
         let pause = PAUSE_MIN.saturating_mul(1 << self.attempts.min(16)).min(PAUSE_MAX);
         self.retry_at = if enough { None } else { now.checked_add(pause) };
         self.attempts = self.attempts.saturating_add(1);
@@ -257,7 +261,6 @@ impl SystemBus {
     /// Watches for the socket to appear, from where it is missing now. Without a watch (abstract address, no inotify) the
     /// pauses do.
     fn watch_socket(&mut self) {
-        self.unwatch();
         if let Some(file) = self.address.file() {
             self.watch = Watch::new(file, &self.registry, self.tokens.watch).ok();
         }
@@ -271,6 +274,8 @@ impl SystemBus {
 
     fn handle_notices(&mut self, now: Instant) {
         if self.watch.as_ref().is_some_and(Watch::take_notices) && matches!(self.state, State::Down) {
+            // The directory to watch may be another one by now.
+            self.unwatch();
             self.attempts = 0;
             self.attempt(now);
         }

@@ -254,12 +254,12 @@ fn in_words(error: &std::io::Error) -> String {
     }
 }
 
-/// An error reply, with what to do about the one that users meet.
+/// What an error reply says.
 fn refusal(error: &Message) -> String {
-    let text = message::error_text(error);
     match error.dynheader.error_name.as_deref() {
-        Some("org.freedesktop.DBus.Error.AccessDenied") => format!("{text} (root may)"),
-        _ => text,
+        // Only setting properties is denied to anyone; the bus words it as a matter of its rules.
+        Some("org.freedesktop.DBus.Error.AccessDenied") => "only root may do that".to_owned(),
+        _ => message::error_text(error),
     }
 }
 
