@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
+use stas::ctl;
 use stas::daemon::{self, options::Program};
 
 const HELP: &str = "Finds NVMe over Fabrics storage and attaches it.
@@ -52,6 +53,8 @@ fn find(name: &str) -> Option<fn(Vec<OsString>) -> ExitCode> {
         "run" => |args| daemon::main(Program::Run, args),
         "stafd" => |args| daemon::main(Program::Stafd, args),
         "stacd" => |args| daemon::main(Program::Stacd, args),
+        "stafctl" => ctl::stafctl,
+        "stacctl" => ctl::stacctl,
         _ => return None,
     })
 }

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use log::Level;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use nix::sys::signal::{SigSet, Signal};
@@ -39,6 +40,9 @@ const BUS: BusTokens = BusTokens { bus: Token(4), watch: Token(5) };
 const PRIVATE: Token = Token(6);
 const PROBES: Token = Token(PRIVATE.0 + PrivateServer::TOKENS);
 
+/// How long a bus that neither gives nor refuses our names can keep us from being ready.
+const BUS_PATIENCE: Duration = Duration::from_secs(5);
+
 /// How long a stop waits for discovery connections that are to go with the daemon.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -63,8 +67,10 @@ pub struct Daemon {
     private: PrivateServer,
     facts: Facts,
     manager: ServiceManager,
-    /// Of our bus names, those of which we do not know yet whether they are ours.
+    /// Of our bus names, those of which we do not know yet whether they are ours: we are not ready before, but do not
+    /// wait for ever either.
     awaited_names: Vec<Role>,
+    ready_by: Option<Instant>,
     /// Set by SIGTERM: when to give up waiting.
     stop_by: Option<Instant>,
 }
@@ -106,6 +112,7 @@ impl Daemon {
             facts: Facts::new(now, directory.display().to_string()),
             manager: ServiceManager::from_environment(now),
             awaited_names: program.bus_roles(),
+            ready_by: Some(now + BUS_PATIENCE),
             stop_by: None,
             poll,
         };
@@ -346,7 +353,7 @@ impl Daemon {
         {
             self.handle_bus_event(now, event);
         }
-        if self.awaited_names.is_empty() && self.stop_by.is_none() {
+        if self.awaited_names.is_empty() && self.ready_by.take().is_some() {
             self.manager.ready();
             self.tell_status();
         }
@@ -364,7 +371,9 @@ impl Daemon {
             }
             BusEvent::NameLost(role) => log::warn!("D-Bus: the name {} was taken from us", role.name()),
             BusEvent::Disconnected(why) => {
-                log::warn!("D-Bus: {why}; going on without it until it is there");
+                // One process with both roles needs no bus.
+                let level = if self.program == Program::Run { Level::Info } else { Level::Warn };
+                log::log!(level, "D-Bus: {why}; going on without it until it is there");
                 self.awaited_names.clear();
             }
             BusEvent::TronSet(role, on) => self.emit(now, &BusSignal::TronChanged(role, on)),
@@ -384,7 +393,7 @@ impl Daemon {
 
     fn next_deadline(&self) -> Option<Instant> {
         let bus = self.bus.as_ref().and_then(SystemBus::deadline);
-        let others = [self.probes.deadline(), bus, self.manager.deadline(), self.stop_by];
+        let others = [self.probes.deadline(), bus, self.manager.deadline(), self.ready_by, self.stop_by];
         self.machine.poll_deadline().into_iter().chain(others.into_iter().flatten()).min()
     }
 
@@ -413,6 +422,10 @@ impl Daemon {
         self.machine.handle_deadline(now);
         self.probes.handle_deadline(now);
         self.manager.handle_deadline(now);
+        if self.ready_by.is_some_and(|by| by <= now) {
+            log::warn!("D-Bus: the bus does not answer; going on without it until it does");
+            self.awaited_names.clear();
+        }
         if let Some(bus) = &mut self.bus {
             bus.handle_deadline(now);
         }
@@ -457,6 +470,7 @@ impl Daemon {
     fn stop(&mut self, now: Instant) {
         log::info!("stopping; I/O connections stay");
         self.manager.stopping();
+        self.ready_by = None;
         self.machine.handle(now, Event::Stop);
         self.stop_by = Some(now + STOP_PATIENCE);
     }
