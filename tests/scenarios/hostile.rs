@@ -31,7 +31,7 @@ fn a_page_without_a_header() {
 
 #[test]
 fn a_page_that_is_cut_and_filled_with_zeros() {
-    scenario(|guest| refused(guest, |b| b.page_length = Some(RECORD), "zeros"));
+    scenario(|guest| refused(guest, |b| b.page_length = Some(RECORD), "is blank"));
 }
 
 #[test]
