@@ -448,6 +448,9 @@ impl Daemon {
     fn reload(&mut self, now: Instant) {
         log::info!("reading the configuration again");
         self.manager.reloading();
+        if !self.requests.is_ready() {
+            self.requests.read_options();
+        }
         match self.paths.load() {
             Some(settings) => {
                 self.settings = settings;

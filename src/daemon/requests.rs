@@ -100,6 +100,11 @@ impl Requests {
         self.events.pop_front()
     }
 
+    /// Whether the kernel can be asked to connect.
+    pub fn is_ready(&self) -> bool {
+        !self.options.is_empty()
+    }
+
     /// Whether this kernel has a connect option.
     pub fn knows(&self, option: &str) -> bool {
         self.options.iter().any(|known| known == option)
@@ -112,6 +117,8 @@ impl Requests {
 
     /// Starts another helper. What was asked of the old one has failed, as far as anybody can tell.
     pub fn restart(&mut self) -> io::Result<()> {
+        // Collects the old one if it has ended.
+        self.helper.has_died();
         self.helper = Helper::start()?;
         for (_, purpose) in std::mem::take(&mut self.open) {
             self.fail(purpose, Failure::ChildDied);
