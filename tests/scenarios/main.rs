@@ -28,6 +28,7 @@ mod guest;
 mod harness;
 mod hostile;
 mod identity;
+mod idle;
 mod module;
 mod notify;
 mod one_process;
