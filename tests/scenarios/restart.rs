@@ -3,6 +3,8 @@
 use crate::guest::{Controller, Daemon, Ended, Guest, Port, Subsystem};
 use crate::stas::{AT_ONCE, Form, KERNEL_WAITS, Part, SOON, STACD_CONF, STAFD_CONF, Stas, controller};
 use crate::vm::{Kernel, Scenario, scenario};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 const NQNS: [&str; 4] =
     ["nqn.2026-01.example:a", "nqn.2026-01.example:b", "nqn.2026-01.example:c", "nqn.2026-01.example:d"];
@@ -64,7 +66,11 @@ fn one_restart(
     let (gone, kept): (Vec<Controller>, Vec<Controller>) =
         before.iter().cloned().partition(|controller| controller.subsysnqn == change.goes.nqn);
     assert_eq!(before.len(), 4);
+    let helpers = children(stas.finder().pid());
     let ended = stas.end(part, how);
+    if part != Part::Connector {
+        guest.wait_until("its helper has ended too", SOON, || helpers.iter().all(has_ended));
+    }
     guest.assert_untouched(&before);
 
     change.port.link(change.comes);
@@ -150,7 +156,7 @@ fn the_helper_is_killed() {
         let before = guest.controllers();
         for (count, subsystem) in (1..).zip(&subsystems[1..]) {
             for helper in children(stas.finder().pid()) {
-                nix::sys::signal::kill(helper, nix::sys::signal::Signal::SIGKILL).unwrap();
+                kill(helper, Signal::SIGKILL).unwrap();
             }
             port.link(subsystem);
             guest.wait_for_storage(&NQNS[..=count], SOON);
@@ -161,12 +167,18 @@ fn the_helper_is_killed() {
     });
 }
 
-fn children(process: u32) -> Vec<nix::unistd::Pid> {
+/// The helpers of a daemon.
+fn children(process: u32) -> Vec<Pid> {
     let children = std::fs::read_to_string(format!("/proc/{process}/task/{process}/children")).unwrap();
-    let children: Vec<_> =
-        children.split_whitespace().map(|id| nix::unistd::Pid::from_raw(id.parse().unwrap())).collect();
+    let children: Vec<_> = children.split_whitespace().map(|id| Pid::from_raw(id.parse().unwrap())).collect();
     assert!(!children.is_empty(), "there is no helper");
     children
+}
+
+/// Nobody may have collected its status.
+fn has_ended(process: &Pid) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    status.is_empty() || status.contains("State:\tZ")
 }
 
 #[test]
