@@ -22,6 +22,9 @@ pub mod policy;
 pub mod portal;
 pub mod tid;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Instant;
@@ -195,14 +198,18 @@ impl Machine {
             Event::LogChanged(name) => self.read_soon(&name),
             Event::Probed { portal, outcome } => self.links.probed(now, &portal, outcome),
             Event::Connected { ticket, outcome } => self.links.connected(now, ticket, outcome),
-            Event::Disconnected { ticket, outcome } => self.links.disconnected(now, ticket, outcome),
+            Event::Disconnected { ticket, outcome } => {
+                self.links.disconnected(now, ticket, outcome);
+                self.unsaved = true;
+            }
             Event::PageRead { ticket, outcome } => {
                 if let Some(finder) = &mut self.finder {
-                    finder.page_read(now, ticket, outcome, &mut self.links);
+                    finder.page_read(now, ticket, outcome);
                 }
             }
             Event::FinderReports(reports) => self.hear_finder(now, reports),
             Event::Stop => {
+                self.links.set_ready(false);
                 if let (Some(finder), false) = (&mut self.finder, self.persistent_connections) {
                     finder.stop(&mut self.links);
                 }
@@ -267,9 +274,9 @@ impl Machine {
         if let (Some(connector), Some(settings)) = (&mut self.connector, connector_settings) {
             let policy = Policy::new(settings.common, ControllerKind::Io, host_nqn);
             connector.configure(now, policy, settings.disconnect_scope, &mut self.links);
-            if let Some(finder) = &self.finder {
-                connector.hear_dropped(now, |source| finder.knows(source), &mut self.links);
-            }
+        }
+        if let (Some(finder), Some(connector)) = (&self.finder, &mut self.connector) {
+            connector.hear_dropped(now, |source| finder.knows(source), &mut self.links);
         }
         self.unsaved = true;
     }
