@@ -45,6 +45,9 @@ use crate::helper::message::Failure;
 pub type Ticket = u64;
 
 /// Something that happened.
+///
+/// What the kernel said before the helper sent a reply has to be handed in before that reply: device names are recycled at
+/// once, and a late removal would be taken for that of the new controller. Answers to what was not asked are ignored.
 #[derive(Debug)]
 pub enum Event {
     /// The settings in force, at start and after each reload; of the roles that this process has.
@@ -84,7 +87,7 @@ pub enum Event {
     },
     /// What a finder in another process knows: all of its discovery controllers.
     FinderReports(Vec<(Rc<TransportId>, Testimony)>),
-    /// The daemon is asked to stop.
+    /// The daemon is asked to stop. No connect is started any more.
     Stop,
 }
 
@@ -242,7 +245,8 @@ impl Machine {
             .or_else(|| std::mem::take(&mut self.unsaved).then_some(Action::Save))
     }
 
-    /// Whether a stop may be completed: nothing of what it started is under way.
+    /// Whether a stop may be completed: nothing is still to be disconnected. That may take as long as a connect that is in
+    /// flight does, a minute and more.
     pub fn may_stop(&self) -> bool {
         !self.links.is_disconnecting()
     }

@@ -1,10 +1,10 @@
 //! The portals in use: who goes through each, who waits for its answer, and when it is asked again.
 //!
 //! ```text
-//!   Unknown ──ask──▶ Asked ──answered──▶ Yes ──5 s──▶ (as Unknown)
-//!                      │ ▲                │
-//!                      │ └─ retry ── No ◀─┴─ failed (the probe, or a connect that blames the portal)
-//!                      └─────────────▲
+//!   Unknown ──ask──▶ Asked ──answered──▶ Yes ──after 5 s──▶ (as Unknown)
+//!                     ▲ │                 │
+//!               retry │ └─failed─▶ No ◀───┘ a connect fails, and the portal is to blame
+//!                     └────────────┘
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,12 +45,7 @@ struct Portal {
     complaint: Option<String>,
 }
 
-/// A failure that the administrator has not been told of yet.
-#[derive(Debug, PartialEq, Eq)]
-pub struct News {
-    pub retry_in: Duration,
-}
-
+/// Every portal that a link goes through.
 #[derive(Debug)]
 pub struct Portals {
     portals: BTreeMap<PortalId, Portal>,
@@ -138,8 +133,9 @@ impl Portals {
         std::mem::take(&mut portal.waiting)
     }
 
-    /// A probe failed, or a connect did after it held up the host's other connects for `held`. Asked again later.
-    pub fn failed(&mut self, now: Instant, portal_id: &PortalId, why: &str, held: Duration) -> Option<News> {
+    /// A probe failed, or a connect did after it held up the host's other connects for `held`. Asked again later: in how
+    /// long, if the administrator has not been told of this failure yet.
+    pub fn failed(&mut self, now: Instant, portal_id: &PortalId, why: &str, held: Duration) -> Option<Duration> {
         let portal = self.portals.get_mut(portal_id)?;
         portal.answer = Answer::No;
         portal.failures = portal.failures.saturating_add(1);
@@ -149,7 +145,7 @@ impl Portals {
         self.retries.set(portal_id.clone(), retry_at);
         let is_news = portal.complaint.as_deref() != Some(why);
         portal.complaint = Some(why.to_owned());
-        is_news.then_some(News { retry_in: retry_at.saturating_duration_since(now) })
+        is_news.then_some(retry_at.saturating_duration_since(now))
     }
 
     pub fn failures(&self, portal: &PortalId) -> u32 {

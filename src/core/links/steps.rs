@@ -154,13 +154,13 @@ impl Links {
 
     /// Links behind it that are queued already will see that at their turn.
     pub(super) fn portal_failed(&mut self, now: Instant, portal: &PortalId, why: String, held: Duration) {
-        let Some(news) = self.portals.failed(now, portal, &why, held) else {
+        let Some(retry_in) = self.portals.failed(now, portal, &why, held) else {
             return;
         };
         let is_waiting =
             |id: &&LinkId| self.links.get(id).is_some_and(|link| !matches!(link.state, State::Live { .. }));
         let waiting = self.portals.members(portal).filter(is_waiting).count();
-        self.note(Note::Unreachable { portal: portal.clone(), why, waiting, retry_in: news.retry_in });
+        self.note(Note::Unreachable { portal: portal.clone(), why, waiting, retry_in });
     }
 
     /// Lets every link adopt this controller that it serves.
