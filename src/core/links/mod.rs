@@ -49,6 +49,8 @@ pub struct Links {
     turns: Turns,
     retries: Deadlines<LinkId>,
     connecting: BTreeMap<Ticket, LinkId>,
+    /// When the kernel was last done with a connect: it works at one at a time.
+    last_connect_done: Option<Instant>,
     disconnecting: BTreeMap<Ticket, LinkId>,
     last_ticket: Ticket,
     /// Links that were ours before this process started.
@@ -71,6 +73,7 @@ impl Links {
             turns: Turns::default(),
             retries: Deadlines::default(),
             connecting: BTreeMap::new(),
+            last_connect_done: None,
             disconnecting: BTreeMap::new(),
             last_ticket: 0,
             ours_before: BTreeSet::new(),
@@ -227,6 +230,7 @@ impl Links {
             Ok(None) => self.connect_failed(now, &id, Failure::Gone),
             Err(failure) => self.connect_failed(now, &id, failure),
         }
+        self.last_connect_done = Some(now);
         for twin in self.in_state(&id, |state| *state == State::AwaitingTwin) {
             self.seek(now, &twin);
         }

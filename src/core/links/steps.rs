@@ -107,7 +107,9 @@ impl Links {
         let Some(Link { state: State::Connecting { since }, wanted: Ok(()), .. }) = self.links.get(id) else {
             return self.forget(id);
         };
-        let held = now.saturating_duration_since(*since);
+        // Until the kernel was done with the one before, this one was held up itself.
+        let began = self.last_connect_done.into_iter().fold(*since, Instant::max);
+        let held = now.saturating_duration_since(began);
         if failure.is_already_connected() {
             self.actions.push_back(Action::ReadDevices);
         }
