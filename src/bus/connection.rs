@@ -22,8 +22,17 @@ use super::message::{self, MESSAGE_MAX, Message};
 use super::watch::Watch;
 use super::{BUS_NAME, BusEvent, Objects, Role, Signal, sasl};
 
-/// The bus reads what we send unless something is very wrong: this much may wait before we let go of the connection.
-const LIMITS: Limits = Limits { message: MESSAGE_MAX, queue: 4 * MESSAGE_MAX };
+/// While more than this waits to be sent, no further messages are taken from the bus: replies do not pile up here.
+const BACKLOG: usize = 1 << 20;
+/// The backlog, one reply, and signals.
+const LIMITS: Limits = Limits { message: MESSAGE_MAX, queue: 2 * MESSAGE_MAX };
+/// How long the bus may leave what we send unread. It stops reading when too many of our replies wait for a client that
+/// does not read them; on a new connection it reads again, so that one such client does not silence us for the others.
+const STALL: Duration = Duration::from_secs(5);
+/// `DBUS_NAME_FLAG_ALLOW_REPLACEMENT`: a new connection of ours may take the name from an old one.
+const ALLOW_REPLACEMENT: u32 = 1;
+/// `DBUS_NAME_FLAG_REPLACE_EXISTING`: take it. A bus that does not read from the old connection does not see its end.
+const REPLACE_EXISTING: u32 = 2;
 /// Messages handled at a time, before other sources of events get their turn.
 const BUDGET: usize = 64;
 /// The first pause before trying to connect again; it doubles.
@@ -77,6 +86,10 @@ pub struct SystemBus {
     /// Attempts to connect since the last good connection or the last sign of the bus.
     attempts: u32,
     retry_at: Option<Instant>,
+    /// While something waits to be sent: how much was sent so far, and when more has to be.
+    stall: Option<(u64, Instant)>,
+    /// The bus may still believe that a former connection of ours has the names.
+    stalled: bool,
     /// The loss has been told already.
     told: bool,
     events: VecDeque<BusEvent>,
@@ -105,6 +118,8 @@ impl SystemBus {
             watch: None,
             attempts: 0,
             retry_at: None,
+            stall: None,
+            stalled: false,
             told: false,
             events: VecDeque::new(),
         })
@@ -122,12 +137,14 @@ impl SystemBus {
         } else if let Err(why) = self.pump(now, objects) {
             self.lose(why, false, now);
         }
+        self.note_progress(now);
     }
 
     /// When [`SystemBus::handle_deadline`] wants to be called; `None` while there is nothing to wait for.
     pub fn deadline(&self) -> Option<Instant> {
         let finder = self.finder.as_ref().and_then(FinderClient::deadline);
-        [self.retry_at, finder].into_iter().flatten().min()
+        let stall = self.stall.map(|(_, at)| at);
+        [self.retry_at, stall, finder].into_iter().flatten().min()
     }
 
     pub fn handle_deadline(&mut self, now: Instant) {
@@ -139,6 +156,11 @@ impl SystemBus {
         }
         if let Err(why) = self.ask_finder() {
             self.lose(why, false, now);
+        }
+        self.note_progress(now);
+        if self.stall.is_some_and(|(_, at)| at <= now) {
+            self.stalled = true;
+            self.lose("the system bus does not read what we send".to_owned(), false, now);
         }
     }
 
@@ -162,12 +184,23 @@ impl SystemBus {
         if let Err(why) = sent {
             self.lose(why, false, now);
         }
+        self.note_progress(now);
+    }
+
+    /// Sees whether the bus reads.
+    fn note_progress(&mut self, now: Instant) {
+        let (queued, sent) = self.link().map_or((0, 0), |link| (link.queued(), link.sent()));
+        self.stall = match self.stall {
+            _ if queued == 0 => None,
+            Some((before, at)) if before == sent => Some((before, at)),
+            _ => now.checked_add(STALL).map(|at| (sent, at)),
+        };
     }
 
     /// Asks for the names that we do not have: after a refusal, when the administrator changed something.
     pub fn request_names(&mut self, now: Instant) {
         if let State::Joined(joined) = &mut self.state
-            && let Err(why) = joined.request_names(&self.served.roles)
+            && let Err(why) = joined.request_names(&self.served.roles, self.stalled)
         {
             self.lose(why, false, now);
         }
@@ -207,14 +240,19 @@ impl SystemBus {
                 }
             }
         }
+        self.stall = None;
         if let Some(finder) = &mut self.finder {
             finder.parted();
         }
         if !mem::replace(&mut self.told, true) {
             self.events.push_back(BusEvent::Disconnected(why));
         }
-        self.watch_socket();
-        let enough = absent && self.watch.is_some() && self.attempts >= WATCHED_ATTEMPTS;
+        // A watch that is only set now may have missed the socket's appearance: one attempt more has to follow it.
+        let watched = self.watch.is_some();
+        if !watched {
+            self.watch_socket();
+        }
+        let enough = absent && watched && self.attempts >= WATCHED_ATTEMPTS;
         let pause = PAUSE_MIN.saturating_mul(1 << self.attempts.min(16)).min(PAUSE_MAX);
         self.retry_at = if enough { None } else { now.checked_add(pause) };
         self.attempts = self.attempts.saturating_add(1);
@@ -223,7 +261,6 @@ impl SystemBus {
     /// Watches for the socket to appear, from where it is missing now. Without a watch (abstract address, no inotify) the
     /// pauses do.
     fn watch_socket(&mut self) {
-        self.unwatch();
         if let Some(file) = self.address.file() {
             self.watch = Watch::new(file, &self.registry, self.tokens.watch).ok();
         }
@@ -237,6 +274,8 @@ impl SystemBus {
 
     fn handle_notices(&mut self, now: Instant) {
         if self.watch.as_ref().is_some_and(Watch::take_notices) && matches!(self.state, State::Down) {
+            // The directory to watch may be another one by now.
+            self.unwatch();
             self.attempts = 0;
             self.attempt(now);
         }
@@ -245,14 +284,18 @@ impl SystemBus {
     /// Reads and handles what is there.
     fn pump(&mut self, now: Instant, objects: &mut dyn Objects) -> Result<(), String> {
         for _ in 0..BUDGET {
-            if !self.step(now, objects)? {
-                let Some(link) = self.link() else {
-                    return Ok(());
-                };
-                link.flush()?;
-                if link.read()? == Received::Nothing {
-                    return Ok(());
-                }
+            let Some(link) = self.link() else {
+                return Ok(());
+            };
+            link.flush()?;
+            if link.queued() > BACKLOG {
+                return Ok(());
+            }
+            if !self.step(now, objects)?
+                && let Some(link) = self.link()
+                && link.read()? == Received::Nothing
+            {
+                return Ok(());
             }
         }
         let token = self.tokens.bus;
@@ -310,7 +353,8 @@ impl SystemBus {
     fn join(&mut self, link: Link, now: Instant) -> Result<(), String> {
         let mut joined = Joined { link, since: now, requests: BTreeMap::new(), owned: BTreeSet::new() };
         self.told = false;
-        joined.request_names(&self.served.roles)?;
+        joined.request_names(&self.served.roles, self.stalled)?;
+        self.stalled = false;
         if let Some(finder) = &mut self.finder {
             for call in finder.joined() {
                 joined.link.send(&call)?;
@@ -360,10 +404,11 @@ impl SystemBus {
 
 impl Joined {
     /// Queues for the names that are not ours, so that we get each as soon as whoever has it lets go of it.
-    fn request_names(&mut self, roles: &[Role]) -> Result<(), String> {
+    fn request_names(&mut self, roles: &[Role], replace: bool) -> Result<(), String> {
+        let flags = if replace { ALLOW_REPLACEMENT | REPLACE_EXISTING } else { ALLOW_REPLACEMENT };
         for role in roles.iter().filter(|role| !self.owned.contains(role)).copied().collect::<Vec<_>>() {
             let mut call = message::bus_call("RequestName");
-            call.body.push_param2(role.name(), 0u32).map_err(|error| error.to_string())?;
+            call.body.push_param2(role.name(), flags).map_err(|error| error.to_string())?;
             let serial = self.link.send(&call)?;
             self.requests.insert(serial, role);
         }

@@ -200,14 +200,19 @@ fn answer(
     Ok(body)
 }
 
-/// Which method is meant. A call without interface means whichever interface of the object has the method.
+/// Which method is meant. A call without interface means whichever interface of the object has the method; except Set,
+/// because bus policies deny it by the interface's name, and not every bus applies that to calls that leave the name out.
 fn find_method(node: &Node, call: &Message) -> Result<Method, Refusal> {
     let path = call.dynheader.object.as_deref().unwrap_or("/");
     let member = call.dynheader.member.as_deref().unwrap_or("");
     let wanted = call.dynheader.interface.as_deref();
     let found = METHODS.iter().find(|(interface, name, _, method)| {
         let actual = node.interface_name(*interface);
-        *name == member && node.has(*method) && actual.is_some() && wanted.is_none_or(|name| actual == Some(name))
+        let meant = match wanted {
+            Some(wanted) => actual == Some(wanted),
+            None => actual.is_some() && !matches!(method, Method::Set),
+        };
+        *name == member && node.has(*method) && meant
     });
     if let Some((_, name, signature, method)) = found {
         let given = call.get_sig();

@@ -176,6 +176,9 @@ fn refusals_have_the_names_that_clients_know() {
     assert_eq!(refusal(&call("/org/nvmexpress/stac", "org.nvmexpress.stac", "get_all_log_pages")), "UnknownMethod");
     assert_eq!(refusal(&call("/org/nvmexpress/staf", "", "nothing")), "UnknownMethod");
     assert_eq!(refusal(&staf("list_controllers")), "InvalidArgs");
+    let mut bare = set("tron");
+    bare.dynheader.interface = None;
+    assert_eq!(refusal(&bare), "UnknownMethod");
     let mut wrong = staf("list_controllers");
     wrong.body.push_param("true").unwrap();
     assert_eq!(refusal(&wrong), "InvalidArgs");

@@ -45,12 +45,14 @@ pub struct Link {
     outbound: Vec<u8>,
     /// How much of `outbound` is written.
     written: usize,
+    /// Bytes that the socket took, ever.
+    sent: u64,
     serial: u32,
 }
 
 impl Link {
     pub fn new(stream: UnixStream, limits: Limits) -> Link {
-        Link { stream, limits, inbound: Vec::new(), outbound: Vec::new(), written: 0, serial: 0 }
+        Link { stream, limits, inbound: Vec::new(), outbound: Vec::new(), written: 0, sent: 0, serial: 0 }
     }
 
     /// # Errors
@@ -180,7 +182,10 @@ impl Link {
     pub fn flush(&mut self) -> Result<(), String> {
         while let Some(rest @ [_, ..]) = self.outbound.get(self.written..) {
             match self.stream.write(rest) {
-                Ok(length) => self.written = self.written.saturating_add(length),
+                Ok(length) => {
+                    self.written = self.written.saturating_add(length);
+                    self.sent = self.sent.wrapping_add(length as u64);
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error.to_string()),
@@ -197,5 +202,10 @@ impl Link {
     /// Bytes that wait for the other side to read.
     pub fn queued(&self) -> usize {
         self.outbound.len().saturating_sub(self.written)
+    }
+
+    /// Bytes that the socket took since the link was made: unchanged while the other side does not read.
+    pub fn sent(&self) -> u64 {
+        self.sent
     }
 }

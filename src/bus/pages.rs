@@ -250,6 +250,26 @@ mod tests {
     }
 
     #[test]
+    fn an_entry_is_put_into_words() {
+        use crate::wire::discovery::LogPage;
+        let mut page = vec![0; 2048];
+        page[8] = 1; // NUMREC
+        let entry = &mut page[1024..];
+        entry[..4].copy_from_slice(&[3, 1, 2, 4]);
+        entry[4..6].copy_from_slice(&1u16.to_le_bytes());
+        entry[6..8].copy_from_slice(&0xffffu16.to_le_bytes());
+        entry[8..10].copy_from_slice(&32u16.to_le_bytes());
+        entry[32..36].copy_from_slice(b"8009");
+        entry[36..64].fill(b' ');
+        entry[256..261].copy_from_slice(b"nqn.a");
+        entry[512..516].copy_from_slice(&[0xff; 4]);
+        let text = EntryText::from(&LogPage::new(&page).unwrap().entries()[0]);
+        let values: Vec<&str> = text.pairs().map(|(_, value)| value).to_vec();
+        let expected = ["tcp", "ipv4", "", "8009", "nqn.a", "nvme", "disable sqflow", "1", "65535", "32", "0"];
+        assert_eq!(values, expected);
+    }
+
+    #[test]
     fn codes_have_words_or_stay_numbers() {
         assert_eq!((trtype_word(3), trtype_word(254), trtype_word(9)), ("tcp".into(), "loop".into(), "9".into()));
         assert_eq!((treq_word(4), treq_word(5)), ("disable sqflow".into(), "5".into()));

@@ -1,1 +1,117 @@
-//! x
+//! `stafctl` and `stacctl`: ask a running daemon what it has, and switch its tracing.
+//!
+//! Tables are for people, `-o json` is for programs and has the keys that D-Bus has. Talking to the daemon may block here,
+//! for [`client::TIMEOUT`] at most. Nothing here reads configuration or touches devices.
+
+pub mod client;
+mod json;
+mod options;
+mod show;
+mod table;
+
+use std::ffi::OsString;
+use std::io::{self, ErrorKind, Write};
+use std::process::ExitCode;
+
+use crate::bus::Role;
+use client::{Client, Failure, Places};
+use options::{Command, Options, PageQuery, Request};
+
+/// Exit code: the daemon cannot be reached, or refused.
+const FAILED: u8 = 1;
+/// Exit code: the command line makes no sense.
+const USAGE: u8 = 2;
+
+/// `stafctl`, with its arguments less its own name.
+pub fn stafctl(args: Vec<OsString>) -> ExitCode {
+    run(Role::Finder, args)
+}
+
+/// `stacctl`, with its arguments less its own name.
+pub fn stacctl(args: Vec<OsString>) -> ExitCode {
+    run(Role::Connector, args)
+}
+
+/// How the tool of a role is called.
+fn tool(role: Role) -> &'static str {
+    match role {
+        Role::Finder => "stafctl",
+        Role::Connector => "stacctl",
+    }
+}
+
+fn run(role: Role, args: Vec<OsString>) -> ExitCode {
+    let request = match options::parse(role, args) {
+        Ok(request) => request,
+        Err(why) => {
+            eprintln!("{tool}: {why}; `{tool} -h` tells how it is used", tool = tool(role));
+            return ExitCode::from(USAGE);
+        }
+    };
+    let text = match request {
+        Request::Help => options::help(role).to_owned(),
+        Request::Version => format!("{} {}\n", tool(role), env!("CARGO_PKG_VERSION")),
+        Request::Ask(options) => match ask(role, &Places::of(role), &options) {
+            Ok(text) => text,
+            Err(failure) => {
+                eprintln!("{}: {failure}", tool(role));
+                return ExitCode::from(FAILED);
+            }
+        },
+    };
+    match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever read us had enough (`| head`).
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{}: cannot write: {error}", tool(role));
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+/// Performs a command; what to print.
+fn ask(role: Role, places: &Places, options: &Options) -> Result<String, Failure> {
+    let mut client = Client::open(role, places)?;
+    let json = options.json;
+    match &options.command {
+        Command::Tron(on) => client.set_tron(*on).map(|()| String::new()),
+        Command::Status => {
+            let info = client.process_info()?;
+            if json { Ok(info + "\n") } else { show::status(&info) }
+        }
+        Command::List { detailed } => {
+            let controllers = client.list_controllers(*detailed)?;
+            Ok(match (json, detailed) {
+                (true, _) => json::objects(&controllers),
+                (false, true) => show::controllers_in_detail(&controllers),
+                (false, false) => show::controllers(&controllers),
+            })
+        }
+        Command::Page(query) => {
+            let id = find_controller(&mut client, query)?;
+            let entries = client.log_pages(&id)?;
+            Ok(if json { json::objects(&entries) } else { show::entries(&entries) })
+        }
+        Command::AllPages { detailed } => {
+            let pages = client.all_log_pages(*detailed)?;
+            if json { Ok(pages + "\n") } else { show::pages(&pages, *detailed) }
+        }
+    }
+}
+
+/// The one discovery controller that a query means: what it does not say may be anything.
+fn find_controller(client: &mut Client, query: &PageQuery) -> Result<crate::bus::ControllerId, Failure> {
+    let known = client.list_controllers(false)?;
+    let mut matching = known.iter().map(show::controller_id).filter(|id| query.matches(id));
+    match (matching.next(), matching.count()) {
+        (Some(id), 0) => Ok(id),
+        (None, _) => {
+            Err(Failure::Refused("no such discovery controller; `stafctl ls` shows those that there are".to_owned()))
+        }
+        (Some(_), others) => Err(Failure::Refused(format!(
+            "{} discovery controllers match; tell them apart with -n, -f, -w or -q",
+            others.saturating_add(1)
+        ))),
+    }
+}

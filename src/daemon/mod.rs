@@ -1,1 +1,113 @@
-//! Under construction.
+//! The daemon: one thread, one poll loop, from what happens to what is done about it.
+//!
+//! ```text
+//! uevents, helper, timer, signals, probes, bus ──▶ Event ──▶ core::Machine ──▶ Action ──▶ helper, probes, bus, log
+//! ```
+//!
+//! Nothing here decides about controllers, and nothing here waits for a network, a disk or another process: what blocks
+//! belongs to the helper. With nothing to do the loop does not wake up.
+
+mod event_loop;
+mod logger;
+mod notify;
+pub mod options;
+mod probe;
+mod publish;
+mod reports;
+mod requests;
+mod settings;
+mod state_file;
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{SigSet, Signal};
+use nix::unistd::geteuid;
+
+use crate::bus::introspect;
+use crate::helper::Helper;
+use event_loop::Daemon;
+use options::{Options, Program, Request};
+
+/// Exit code: could not run.
+const FAILED: u8 = 1;
+/// Exit code: the command line makes no sense.
+const USAGE: u8 = 2;
+
+/// The signals that the loop reads from a descriptor.
+const SIGNALS: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGCHLD];
+
+/// A daemon, with its arguments less its own name.
+pub fn main(program: Program, args: Vec<OsString>) -> ExitCode {
+    let outcome = match options::parse(program, args) {
+        Ok(Request::Serve(options)) => serve(options),
+        Ok(Request::Print(text)) => write_out(&text),
+        Ok(Request::Idl(path)) => write_idl(program, &path),
+        Err(complaint) => {
+            eprintln!("{complaint}");
+            return ExitCode::from(USAGE);
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            log::error!("{why}");
+            if log::max_level() == log::LevelFilter::Off {
+                eprintln!("{}: {why}", program.name());
+            }
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn write_out(text: &str) -> Result<(), String> {
+    io::stdout().write_all(text.as_bytes()).map_err(|error| format!("standard output: {error}"))
+}
+
+fn write_idl(program: Program, path: &Path) -> Result<(), String> {
+    let xml: String = program.bus_roles().into_iter().map(introspect::xml).collect();
+    if path.as_os_str() == "-" {
+        return write_out(&xml);
+    }
+    fs::write(path, xml).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+fn serve(options: Options) -> Result<(), String> {
+    if !geteuid().is_root() {
+        return Err("must be run as root: connecting controllers is the kernel's privilege".to_owned());
+    }
+    let mask = SigSet::from_iter(SIGNALS);
+    mask.thread_block().map_err(|errno| format!("signals cannot be blocked: {errno}"))?;
+    // Before anything else is opened: the helper is to have nothing but its socket.
+    let helper = Helper::start().map_err(|error| format!("the helper process cannot be started: {error}"))?;
+    logger::init(options.program.name(), options.syslog, options.tron);
+    raise_descriptor_limit();
+    let directory = runtime_directory(options.program)?;
+    Daemon::new(options, helper, &mask, &directory)?.run()
+}
+
+/// A probe needs a descriptor, and there may be hundreds at a time.
+fn raise_descriptor_limit() {
+    let raised =
+        getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(errno) = raised {
+        log::debug!("the limit of open files stays as it is: {errno}");
+    }
+}
+
+/// `$RUNTIME_DIRECTORY`, which a service manager made, or our own below `/run`.
+fn runtime_directory(program: Program) -> Result<PathBuf, String> {
+    let directory = match std::env::var_os("RUNTIME_DIRECTORY") {
+        // systemd separates several directories by colons; a unit of ours has one.
+        Some(directory) => PathBuf::from(directory),
+        None => Path::new("/run").join(program.name()),
+    };
+    let made = fs::DirBuilder::new().recursive(true).mode(0o755).create(&directory);
+    made.map_err(|error| format!("{}: cannot be made: {error}", directory.display()))?;
+    Ok(directory)
+}

@@ -19,7 +19,8 @@ pub struct ServiceManager {
 
 impl ServiceManager {
     pub fn from_environment(now: Instant) -> ServiceManager {
-        let interval = std::env::var("WATCHDOG_USEC").ok().and_then(|usec| usec.parse().ok()).map(Duration::from_micros);
+        let interval =
+            std::env::var("WATCHDOG_USEC").ok().and_then(|usec| usec.parse().ok()).map(Duration::from_micros);
         ServiceManager {
             socket: connect(),
             ready: false,

@@ -114,8 +114,7 @@ pub fn parse(program: Program, args: Vec<OsString>) -> Result<Request, String> {
 fn parse_rest(program: Program, mut args: Arguments) -> Result<Request, String> {
     let mut path = |names: &'static [&'static str], default: &str| -> Result<PathBuf, String> {
         for name in names {
-            let given = args.opt_value_from_os_str(*name, |value| Ok::<_, String>(PathBuf::from(value)));
-            if let Some(path) = given.map_err(|error| error.to_string())? {
+            if let Some(path) = args.opt_value_from_str(*name).map_err(|error| error.to_string())? {
                 return Ok(path);
             }
         }

@@ -12,7 +12,9 @@ use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket, sockopt};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket, sockopt,
+};
 
 use crate::core::deadlines::Deadlines;
 use crate::core::portal::PortalId;
@@ -217,7 +219,6 @@ fn explain(error: &io::Error) -> String {
 mod tests {
     use super::*;
     use mio::{Events, Poll};
-    use std::io::{Read as _, Write as _};
     use std::net::TcpListener;
 
     const FIRST: Token = Token(10);

@@ -77,7 +77,10 @@ impl StateFile {
             Ok(()) => self.failed = false,
             Err(error) if !self.failed => {
                 let path = self.directory.join(NAME);
-                log::warn!("{}: cannot be written: {error}; a restart will not know its own connections", path.display());
+                log::warn!(
+                    "{}: cannot be written: {error}; a restart will not know its own connections",
+                    path.display()
+                );
                 self.failed = true;
             }
             Err(_) => {}
@@ -159,7 +162,9 @@ mod tests {
     #[test]
     fn a_damaged_file_is_ignored() {
         let directory = directory("damaged");
-        for damage in ["", "{", "[]", r#"{"version":2,"connections":[]}"#, "\u{0}", r#"{"version":1,"connections":[{}]}"#] {
+        for damage in
+            ["", "{", "[]", r#"{"version":2,"connections":[]}"#, "\u{0}", r#"{"version":1,"connections":[{}]}"#]
+        {
             fs::write(directory.join(NAME), damage).unwrap();
             assert_eq!(StateFile::new(&directory).load(), [], "{damage}");
         }

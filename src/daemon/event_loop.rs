@@ -1,0 +1,539 @@
+//! The poll loop: waits, turns what is ready into events, hands them to the state machines and does what they say.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use log::Level;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+
+use crate::bus::address::Address;
+use crate::bus::dispatch::Served;
+use crate::bus::signal::Signal as BusSignal;
+use crate::bus::{BusEvent, BusTokens, ControllerId, PrivateServer, Role, SystemBus};
+use crate::core::device::ControllerKind;
+use crate::core::{Action, Change, Event, Machine};
+use crate::daemon::notify::ServiceManager;
+use crate::daemon::options::{Options, Program};
+use crate::daemon::probe::Probes;
+use crate::daemon::publish::{Facts, Published};
+use crate::daemon::reports;
+use crate::daemon::requests::{FABRICS, Requests};
+use crate::daemon::settings::{Paths, Settings};
+use crate::daemon::state_file::StateFile;
+use crate::helper::Helper;
+use crate::kernel::netlink::{MESSAGE_MAX, Received, UeventSocket};
+use crate::kernel::sysfs::{CLASS, Sysfs};
+use crate::wire::uevent::{ControllerEvent, NvmeEvent, Uevent};
+
+const UEVENTS: Token = Token(0);
+const SIGNALS: Token = Token(1);
+const TIMER: Token = Token(2);
+const HELPER: Token = Token(3);
+const BUS: BusTokens = BusTokens { bus: Token(4), watch: Token(5) };
+const PRIVATE: Token = Token(6);
+const PROBES: Token = Token(PRIVATE.0 + PrivateServer::TOKENS);
+
+/// How long a bus that neither gives nor refuses our names can keep us from being ready.
+const BUS_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a stop waits for discovery connections that are to go with the daemon.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Everything that the process has.
+pub struct Daemon {
+    program: Program,
+    paths: Paths,
+    forced_tron: bool,
+    settings: Settings,
+    poll: Poll,
+    timer: TimerFd,
+    /// What the timer is set to.
+    armed: Option<Instant>,
+    signals: SignalFd,
+    uevents: UeventSocket,
+    sysfs: Sysfs,
+    requests: Requests,
+    probes: Probes,
+    machine: Machine,
+    state_file: StateFile,
+    bus: Option<SystemBus>,
+    private: PrivateServer,
+    facts: Facts,
+    manager: ServiceManager,
+    /// Of our bus names, those of which we do not know yet whether they are ours: we are not ready before, but do not
+    /// wait for ever either.
+    awaited_names: Vec<Role>,
+    ready_by: Option<Instant>,
+    /// Set by SIGTERM: when to give up waiting.
+    stop_by: Option<Instant>,
+}
+
+impl Daemon {
+    /// Sets everything up. `Err` says what is wrong; what is wrong with the configuration is in the log.
+    pub fn new(options: Options, helper: Helper, mask: &SigSet, directory: &Path) -> Result<Daemon, String> {
+        let program = options.program;
+        let now = Instant::now();
+        let paths = Paths::new(&options);
+        let settings = paths.load().ok_or("the configuration cannot be used, see above")?;
+        let served = Served::new(&program.bus_roles());
+        let poll = Poll::new().map_err(|error| format!("epoll: {error}"))?;
+        let private = PrivateServer::new(directory, served.clone(), poll.registry(), PRIVATE).map_err(|error| {
+            match error.kind() {
+                io::ErrorKind::AddrInUse => format!("{} runs already", program.name()),
+                _ => format!("{}: the control socket cannot be made: {error}", directory.display()),
+            }
+        })?;
+        let mut daemon = Daemon {
+            program,
+            paths,
+            forced_tron: options.tron,
+            settings,
+            timer: describe(
+                "timerfd",
+                TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC),
+            )?,
+            armed: None,
+            signals: describe("signalfd", SignalFd::with_flags(mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC))?,
+            uevents: describe("netlink", UeventSocket::open())?,
+            sysfs: Sysfs::new(CLASS),
+            requests: Requests::new(helper),
+            probes: Probes::new(PROBES),
+            machine: Machine::new(program.roles(), seed()),
+            state_file: StateFile::new(directory),
+            bus: None,
+            private,
+            facts: Facts::new(now, directory.display().to_string()),
+            manager: ServiceManager::from_environment(now),
+            awaited_names: program.bus_roles(),
+            ready_by: Some(now + BUS_PATIENCE),
+            stop_by: None,
+            poll,
+        };
+        describe("epoll", daemon.register())?;
+        daemon.begin(now, options.no_wait, served)?;
+        Ok(daemon)
+    }
+
+    fn register(&self) -> io::Result<()> {
+        let registry = self.poll.registry();
+        let sources = [(self.uevents.as_raw_fd(), UEVENTS), (self.signals.as_raw_fd(), SIGNALS)];
+        for (fd, token) in sources {
+            registry.register(&mut SourceFd(&fd), token, Interest::READABLE)?;
+        }
+        registry.register(&mut SourceFd(&self.timer.as_fd().as_raw_fd()), TIMER, Interest::READABLE)?;
+        self.register_helper()
+    }
+
+    fn register_helper(&self) -> io::Result<()> {
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        self.poll.registry().register(&mut SourceFd(&self.requests.as_raw_fd()), HELPER, interest)
+    }
+
+    /// Adopts what the kernel has, then wants what the configuration says. The uevent socket is open already, so nothing that
+    /// happens from here on is missed.
+    fn begin(&mut self, now: Instant, no_wait: bool, served: Served) -> Result<(), String> {
+        self.apply_settings();
+        self.machine.inherit(self.state_file.load());
+        self.read_devices(now);
+        self.machine.handle(now, self.settings.event());
+        if !self.requests.read_options() {
+            if no_wait {
+                return Err(format!("{FABRICS} does not exist: load the nvme-fabrics module"));
+            }
+            log::warn!("{FABRICS} does not exist: waiting for the nvme-fabrics module to be loaded");
+        }
+        self.start_bus(now, served);
+        Ok(())
+    }
+
+    fn start_bus(&mut self, now: Instant, served: Served) {
+        let follow_finder = self.program == Program::Stacd;
+        let bus = Address::system().and_then(|address| {
+            SystemBus::new(address, served, follow_finder, self.poll.registry(), BUS).map_err(|error| error.to_string())
+        });
+        match bus {
+            Ok(mut bus) => {
+                bus.start(now);
+                self.bus = Some(bus);
+            }
+            Err(why) => {
+                log::warn!("D-Bus cannot be used: {why}");
+                self.awaited_names.clear();
+            }
+        }
+    }
+
+    /// Until asked to stop. `Err` when a source of events is lost for good.
+    pub fn run(mut self) -> Result<(), String> {
+        let mut events = Events::with_capacity(256);
+        loop {
+            let now = Instant::now();
+            self.handle_bus_events(now);
+            self.act(now);
+            if self.is_done(now) {
+                return Ok(());
+            }
+            self.arm_timer(now).map_err(|error| format!("timer: {error}"))?;
+            match self.poll.poll(&mut events, None) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                outcome => outcome.map_err(|error| format!("poll: {error}"))?,
+            }
+            self.handle_ready(&events)?;
+        }
+    }
+
+    /// Handles all that is ready, storage before clients.
+    fn handle_ready(&mut self, events: &Events) -> Result<(), String> {
+        let now = Instant::now();
+        self.facts.now = now;
+        let is_ready = |token| events.iter().any(|event| event.token() == token);
+        if is_ready(SIGNALS) {
+            self.handle_signals(now)?;
+        }
+        // Replies are taken in before the uevents are drained and acted upon after that: then all that the kernel said before
+        // a reply was sent is known when the reply is handled, and a recycled device name cannot be mistaken.
+        let helper_lost = is_ready(HELPER) && self.requests.receive().is_err();
+        if is_ready(UEVENTS) || is_ready(HELPER) {
+            self.drain_uevents(now)?;
+        }
+        self.handle_replies(now);
+        if helper_lost {
+            self.replace_helper(now)?;
+        }
+        for event in events {
+            let token = event.token();
+            if self.probes.has_token(token) {
+                self.probes.ready(now, token);
+            } else if self.private.has_token(token) {
+                let mut published =
+                    Published { machine: &self.machine, requests: &self.requests, facts: &mut self.facts };
+                self.private.ready(token, &mut published);
+            } else if let Some(bus) = &mut self.bus
+                && (token == BUS.bus || token == BUS.watch)
+            {
+                let mut published =
+                    Published { machine: &self.machine, requests: &self.requests, facts: &mut self.facts };
+                bus.ready(token, now, &mut published);
+            }
+        }
+        if is_ready(TIMER) {
+            self.handle_timer(now);
+        }
+        self.handle_probes(now);
+        Ok(())
+    }
+
+    fn handle_replies(&mut self, now: Instant) {
+        while let Some(event) = self.requests.poll_event(&self.sysfs) {
+            self.machine.handle(now, event);
+        }
+    }
+
+    fn handle_probes(&mut self, now: Instant) {
+        while let Some((portal, outcome)) = self.probes.poll_outcome() {
+            self.machine.handle(now, Event::Probed { portal, outcome });
+        }
+    }
+
+    // ---- uevents -------------------------------------------------------------------------------------------------
+
+    fn drain_uevents(&mut self, now: Instant) -> Result<(), String> {
+        let mut buffer = [0; MESSAGE_MAX];
+        let mut lost = false;
+        loop {
+            let received = self.uevents.recv(&mut buffer).map_err(|error| format!("netlink: {error}"))?;
+            match received {
+                Received::Nothing => break,
+                Received::Overflow | Received::Truncated => lost = true,
+                Received::Forged => log::debug!("a netlink message that is not the kernel's was ignored"),
+                Received::Event(message) => match Uevent::parse(message) {
+                    Ok(uevent) => handle_uevent(&uevent, now, &self.sysfs, &mut self.machine, &mut self.requests),
+                    // Other devices may have names that are not text; that is no concern of ours.
+                    Err(error) if !concerns_nvme(message) => log::debug!("{error}"),
+                    Err(error) => {
+                        log::warn!("{error}");
+                        lost = true;
+                    }
+                },
+            }
+        }
+        if lost {
+            log::warn!("uevents were lost; reading all controllers again");
+            self.read_devices(now);
+        }
+        Ok(())
+    }
+
+    fn read_devices(&mut self, now: Instant) {
+        match self.sysfs.controllers() {
+            Ok(devices) => self.machine.handle(now, Event::DevicesRead(devices)),
+            Err(error) => log::error!("{CLASS}: cannot be read: {error}; controllers may be unknown to us"),
+        }
+    }
+
+    // ---- what is to be done --------------------------------------------------------------------------------------
+
+    fn act(&mut self, now: Instant) {
+        let mut acted = false;
+        while let Some(action) = self.machine.poll_action(now) {
+            acted = true;
+            self.perform(now, action);
+            // What failed before it got as far as the helper or the network.
+            self.handle_replies(now);
+            self.handle_probes(now);
+        }
+        if acted {
+            self.facts.invalidate();
+            self.tell_status();
+        }
+    }
+
+    fn perform(&mut self, now: Instant, action: Action) {
+        match action {
+            Action::Probe(portal) => self.probes.start(now, portal, self.poll.registry()),
+            Action::Connect { ticket, id, options } => {
+                log::debug!("{id}: connecting");
+                self.requests.connect(ticket, &id, &options, &self.settings.host);
+            }
+            Action::Disconnect { ticket, device } => self.requests.disconnect(ticket, &device),
+            Action::ReadLogPage { ticket, device } => {
+                log::debug!("{device}: reading the discovery log page");
+                self.requests.read_log_page(ticket, self.machine.links().device(&device));
+            }
+            Action::ReadDevices => self.read_devices(now),
+            Action::Publish(change) => self.publish(now, change),
+            Action::Save => self.state_file.save(&self.machine.legacy()),
+            Action::Note(note) => log::log!(note.level(), "{note}"),
+        }
+    }
+
+    fn publish(&mut self, now: Instant, change: Change) {
+        let signal = match change {
+            Change::LogPage { tid, device } => BusSignal::LogPagesChanged { id: ControllerId::from(&*tid), device },
+            Change::DiscoveryControllerRemoved => BusSignal::DcRemoved,
+        };
+        self.facts.invalidate();
+        self.emit(now, &signal);
+    }
+
+    fn emit(&mut self, now: Instant, signal: &BusSignal) {
+        self.private.emit(signal);
+        if let Some(bus) = &mut self.bus {
+            bus.emit(signal, now);
+        }
+    }
+
+    fn tell_status(&mut self) {
+        if !self.manager.wants_status() {
+            return;
+        }
+        let links = self.machine.links();
+        let count = |kind, what: &str| {
+            let (mut wanted, mut connected) = (0, 0);
+            for id in links.wanted(kind) {
+                wanted += 1;
+                connected += usize::from(links.device_of(id).is_some());
+            }
+            format!("{connected} of {wanted} {what} connected")
+        };
+        let roles = self.program.roles();
+        let finder = roles.finder.then(|| count(ControllerKind::Discovery, "discovery controllers"));
+        let connector = roles.connector.then(|| count(ControllerKind::Io, "I/O controllers"));
+        let parts: Vec<String> = finder.into_iter().chain(connector).collect();
+        self.manager.status(parts.join(", "));
+    }
+
+    // ---- the bus -------------------------------------------------------------------------------------------------
+
+    fn handle_bus_events(&mut self, now: Instant) {
+        while let Some(event) = self.bus.as_mut().and_then(SystemBus::poll_event).or_else(|| self.private.poll_event())
+        {
+            self.handle_bus_event(now, event);
+        }
+        if self.awaited_names.is_empty() && self.ready_by.take().is_some() {
+            self.manager.ready();
+            self.tell_status();
+        }
+    }
+
+    fn handle_bus_event(&mut self, now: Instant, event: BusEvent) {
+        match event {
+            BusEvent::NameOwned(role) => {
+                log::info!("D-Bus: serving as {}", role.name());
+                self.awaited_names.retain(|awaited| *awaited != role);
+            }
+            BusEvent::NameRefused(role, why) => {
+                log::error!("D-Bus: the name {} was refused: {why}; going on without it", role.name());
+                self.awaited_names.retain(|awaited| *awaited != role);
+            }
+            BusEvent::NameLost(role) => log::warn!("D-Bus: the name {} was taken from us", role.name()),
+            BusEvent::Disconnected(why) => {
+                // One process with both roles needs no bus.
+                let level = if self.program == Program::Run { Level::Info } else { Level::Warn };
+                log::log!(level, "D-Bus: {why}; going on without it until it is there");
+                self.awaited_names.clear();
+            }
+            BusEvent::TronSet(role, on) => self.emit(now, &BusSignal::TronChanged(role, on)),
+            BusEvent::FinderAppeared => log::info!("D-Bus: a finder is there, asking for its log pages"),
+            BusEvent::FinderGone => log::warn!("D-Bus: the finder is gone; its last log pages stay in force"),
+            BusEvent::FinderPages(pages) => {
+                self.machine.handle(now, Event::FinderReports(reports::testimonies(&pages)));
+                self.facts.finder_pages = pages;
+            }
+            BusEvent::FinderUnreadable(why) => {
+                log::warn!("D-Bus: the finder's log pages cannot be had: {why}; its last ones stay in force");
+            }
+        }
+    }
+
+    // ---- time ----------------------------------------------------------------------------------------------------
+
+    fn next_deadline(&self) -> Option<Instant> {
+        let bus = self.bus.as_ref().and_then(SystemBus::deadline);
+        let others = [self.probes.deadline(), bus, self.manager.deadline(), self.ready_by, self.stop_by];
+        self.machine.poll_deadline().into_iter().chain(others.into_iter().flatten()).min()
+    }
+
+    fn arm_timer(&mut self, now: Instant) -> io::Result<()> {
+        let deadline = self.next_deadline();
+        if deadline == self.armed {
+            return Ok(());
+        }
+        match deadline {
+            Some(at) => {
+                // Zero would switch the timer off.
+                let wait = at.saturating_duration_since(now).max(Duration::from_nanos(1));
+                let expiration = Expiration::OneShot(TimeSpec::from_duration(wait));
+                self.timer.set(expiration, TimerSetTimeFlags::empty())?;
+            }
+            None => self.timer.unset()?,
+        }
+        self.armed = deadline;
+        Ok(())
+    }
+
+    fn handle_timer(&mut self, now: Instant) {
+        // Reading makes the timer readable again at its next expiry; how often it expired does not matter.
+        let _ = self.timer.wait();
+        self.armed = None;
+        self.machine.handle_deadline(now);
+        self.probes.handle_deadline(now);
+        self.manager.handle_deadline(now);
+        if self.ready_by.is_some_and(|by| by <= now) {
+            log::warn!("D-Bus: the bus does not answer; going on without it until it does");
+            self.awaited_names.clear();
+        }
+        if let Some(bus) = &mut self.bus {
+            bus.handle_deadline(now);
+        }
+    }
+
+    // ---- signals -------------------------------------------------------------------------------------------------
+
+    fn handle_signals(&mut self, now: Instant) -> Result<(), String> {
+        while let Some(info) = self.signals.read_signal().map_err(|errno| format!("signals: {errno}"))? {
+            match i32::try_from(info.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok()) {
+                Some(Signal::SIGHUP) => self.reload(now),
+                Some(Signal::SIGCHLD) if self.requests.has_died() => self.replace_helper(now)?,
+                Some(Signal::SIGTERM | Signal::SIGINT) => self.stop(now),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn reload(&mut self, now: Instant) {
+        log::info!("reading the configuration again");
+        self.manager.reloading();
+        if !self.requests.is_ready() {
+            self.requests.read_options();
+        }
+        match self.paths.load() {
+            Some(settings) => {
+                self.settings = settings;
+                self.apply_settings();
+                self.machine.handle(now, self.settings.event());
+                if let Some(bus) = &mut self.bus {
+                    bus.request_names(now);
+                }
+            }
+            None => log::error!("the running configuration stays in force"),
+        }
+        self.manager.ready();
+    }
+
+    fn apply_settings(&mut self) {
+        self.facts.set_host(&self.settings.host);
+        self.facts.set_tron(self.forced_tron || self.settings.tron);
+    }
+
+    fn stop(&mut self, now: Instant) {
+        log::info!("stopping; I/O connections stay");
+        self.manager.stopping();
+        self.ready_by = None;
+        self.machine.handle(now, Event::Stop);
+        self.stop_by = Some(now + STOP_PATIENCE);
+    }
+
+    fn is_done(&self, now: Instant) -> bool {
+        self.stop_by.is_some_and(|by| by <= now || self.machine.may_stop())
+    }
+
+    /// What was asked of the old helper may have been done or not: sysfs tells.
+    fn replace_helper(&mut self, now: Instant) -> Result<(), String> {
+        log::error!("the helper process died; starting another one");
+        let restarted = self.requests.restart().and_then(|()| self.register_helper());
+        restarted.map_err(|error| format!("the helper process cannot be started again: {error}"))?;
+        self.read_devices(now);
+        self.handle_replies(now);
+        self.requests.read_options();
+        Ok(())
+    }
+}
+
+/// What a uevent says, with what sysfs shows at this moment.
+fn handle_uevent(uevent: &Uevent<'_>, now: Instant, sysfs: &Sysfs, machine: &mut Machine, requests: &mut Requests) {
+    let (device, event) = match uevent.nvme_event() {
+        NvmeEvent::Controller { device, event } => (device, event),
+        NvmeEvent::FabricsDevice => {
+            log::info!("{FABRICS} is there");
+            requests.read_options();
+            return;
+        }
+        NvmeEvent::FcDiscovery | NvmeEvent::None => return,
+    };
+    log::debug!("uevent: {device}: {event:?}");
+    match event {
+        ControllerEvent::Connected | ControllerEvent::Rediscover => {
+            // `None`: it is gone already, and its removal is the next thing we hear.
+            if let Some(device) = sysfs.controller(device) {
+                machine.handle(now, Event::DeviceUp(device));
+            }
+        }
+        ControllerEvent::Removed => machine.handle(now, Event::DeviceRemoved(device.to_owned())),
+        ControllerEvent::DiscoveryLogChanged => machine.handle(now, Event::LogChanged(device.to_owned())),
+        ControllerEvent::Added | ControllerEvent::OtherAen(_) | ControllerEvent::Other => {}
+    }
+}
+
+/// Whether an event that cannot be read may have been about a controller.
+fn concerns_nvme(message: &[u8]) -> bool {
+    message.windows(4).any(|bytes| bytes == b"nvme")
+}
+
+fn describe<T, E: std::fmt::Display>(what: &str, outcome: Result<T, E>) -> Result<T, String> {
+    outcome.map_err(|error| format!("{what}: {error}"))
+}
+
+/// Makes retries of different hosts fall on different moments; nothing secret depends on it.
+fn seed() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    since.subsec_nanos() as u64 ^ (u64::from(std::process::id()) << 32)
+}

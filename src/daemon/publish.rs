@@ -1,0 +1,279 @@
+//! The daemon as D-Bus clients see it: every answer is made from what the state machines hold in memory.
+//!
+//! The keys and their order are those of nvme-stas. No key or secret is among the data that this module is given.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Instant;
+
+use serde_json::{Map, Value, json};
+
+use crate::bus::objects::Description;
+use crate::bus::pages::{in_order, to_json};
+use crate::bus::{ControllerId, EntryText, FinderPage, Objects, PageState, Role};
+use crate::config::settings::HostIdentity;
+use crate::core::Machine;
+use crate::core::device::ControllerKind;
+use crate::core::finder;
+use crate::core::links::LinkId;
+use crate::core::tid::{Spelling, TransportId};
+use crate::daemon::logger;
+use crate::daemon::requests::Requests;
+use crate::wire::discovery::EFLAG_NCC;
+
+/// Where a controller has no kernel name.
+const NO_DEVICE: &str = "nvme?";
+
+/// What there is to tell beside the state machines.
+#[derive(Debug)]
+pub struct Facts {
+    pub tron: bool,
+    pub host_nqn: String,
+    pub host_id: String,
+    pub has_host_key: bool,
+    pub symname: String,
+    pub state_file: String,
+    /// What a finder in another process published last.
+    pub finder_pages: Vec<FinderPage>,
+    pub now: Instant,
+    /// The answer to `get_all_log_pages(false)`, until something happens.
+    all_log_pages: RefCell<Option<Rc<str>>>,
+}
+
+impl Facts {
+    pub fn new(now: Instant, state_file: String) -> Facts {
+        Facts {
+            tron: false,
+            host_nqn: String::new(),
+            host_id: String::new(),
+            has_host_key: false,
+            symname: String::new(),
+            state_file,
+            finder_pages: Vec::new(),
+            now,
+            all_log_pages: RefCell::new(None),
+        }
+    }
+
+    pub fn set_host(&mut self, host: &HostIdentity) {
+        self.host_nqn = host.nqn.clone();
+        self.host_id = host.id.clone();
+        self.has_host_key = host.key.is_some();
+        self.symname = host.symname.clone().unwrap_or_default();
+    }
+
+    /// Something happened: what was prepared for clients may be out of date.
+    pub fn invalidate(&mut self) {
+        self.all_log_pages.take();
+    }
+
+    pub fn set_tron(&mut self, on: bool) {
+        self.tron = on;
+        logger::set_tron(on);
+    }
+}
+
+/// A view of the daemon for the length of a call.
+pub struct Published<'a> {
+    pub machine: &'a Machine,
+    pub requests: &'a Requests,
+    pub facts: &'a mut Facts,
+}
+
+impl Objects for Published<'_> {
+    fn list_controllers(&self, role: Role, detailed: bool) -> Vec<Description> {
+        self.ids(role).iter().map(|id| self.describe(id, detailed)).collect()
+    }
+
+    fn log_pages(&self, id: &ControllerId) -> Vec<EntryText> {
+        self.find(Role::Finder, id).map(|id| self.entries(&id.tid)).unwrap_or_default()
+    }
+
+    fn all_log_pages(&self, detailed: bool) -> Rc<str> {
+        let make = || -> Rc<str> {
+            let pages: Vec<_> =
+                self.ids(Role::Finder).iter().map(|id| (self.describe(id, detailed), self.entries(&id.tid))).collect();
+            to_json(pages.iter().map(|(id, entries)| (id, entries.as_slice()))).into()
+        };
+        if detailed {
+            return make();
+        }
+        self.facts.all_log_pages.borrow_mut().get_or_insert_with(make).clone()
+    }
+
+    fn process_info(&self, role: Role) -> String {
+        let facts = &self.facts;
+        let mut info = json!({
+            "tron": facts.tron.to_string(),
+            "log-level": self.log_level(role),
+            "hostnqn": facts.host_nqn,
+            "hostid": facts.host_id,
+            "hostkey": if facts.has_host_key { "set" } else { "" },
+            "symname": facts.symname,
+            "last known config file": facts.state_file,
+            "config soak timer": "0s [off]",
+            "kernel support.TP8013": self.requests.knows("discovery").to_string(),
+            "kernel support.host_iface": self.requests.knows("host_iface").to_string(),
+            "terminator.audit timer": "0s [off]",
+        });
+        if role == Role::Finder
+            && let Value::Object(info) = &mut info
+        {
+            let avahi = json!({"avahi wake up timer": "0s [off]", "service types": [], "services": {}});
+            info.insert("avahi".to_owned(), avahi);
+        }
+        info.to_string()
+    }
+
+    fn controller_info(&self, role: Role, id: &ControllerId) -> String {
+        let description = self.find(role, id).map(|id| self.describe(&id, true)).unwrap_or_default();
+        let mut json = Vec::new();
+        // A list of strings always serialises.
+        let _ = in_order(&description, &mut serde_json::Serializer::new(&mut json));
+        String::from_utf8(json).unwrap_or_default()
+    }
+
+    fn tron(&self, _: Role) -> bool {
+        self.facts.tron
+    }
+
+    fn set_tron(&mut self, _: Role, on: bool) {
+        self.facts.set_tron(on);
+    }
+
+    fn log_level(&self, _: Role) -> String {
+        log::max_level().to_string()
+    }
+}
+
+impl Published<'_> {
+    fn ids(&self, role: Role) -> Vec<LinkId> {
+        let kind = match role {
+            Role::Finder => ControllerKind::Discovery,
+            Role::Connector => ControllerKind::Io,
+        };
+        self.machine.links().wanted(kind).cloned().collect()
+    }
+
+    /// The controller that a client means; a host NQN that is not given is this host's.
+    fn find(&self, role: Role, id: &ControllerId) -> Option<LinkId> {
+        let mut tid = id.transport_id()?;
+        if tid.host_nqn().is_empty() {
+            let spelling = Spelling {
+                traddr: tid.traddr(),
+                trsvcid: tid.trsvcid(),
+                subsysnqn: tid.subsysnqn(),
+                host_traddr: tid.host_traddr(),
+                host_iface: tid.host_iface(),
+                host_nqn: &self.facts.host_nqn,
+            };
+            tid = TransportId::new(tid.transport(), spelling);
+        }
+        let kind = if role == Role::Finder { ControllerKind::Discovery } else { ControllerKind::Io };
+        let id = LinkId { kind, tid: Rc::new(tid) };
+        self.machine.links().is_wanted(&id).then_some(id)
+    }
+
+    fn entries(&self, tid: &TransportId) -> Vec<EntryText> {
+        let page = self.machine.finder().and_then(|finder| finder.page(tid));
+        page.into_iter().flat_map(|page| page.entries()).map(EntryText::from).collect()
+    }
+
+    fn describe(&self, id: &LinkId, detailed: bool) -> Description {
+        let tid = &id.tid;
+        let device = self.machine.links().device_of(id);
+        let mut description: Description = vec![
+            ("transport", tid.transport().as_str().to_owned()),
+            ("traddr", tid.traddr().to_owned()),
+            ("trsvcid", tid.trsvcid().to_owned()),
+            ("subsysnqn", tid.subsysnqn().to_owned()),
+            ("host-traddr", tid.host_traddr().to_owned()),
+            ("host-iface", tid.host_iface().to_owned()),
+            ("host-nqn", tid.host_nqn().to_owned()),
+            ("device", device.map_or(NO_DEVICE, |device| &device.name).to_owned()),
+        ];
+        if detailed {
+            self.add_progress(id, &mut description);
+            match id.kind {
+                ControllerKind::Discovery => self.add_finder_details(tid, &mut description),
+                ControllerKind::Io => self.add_connector_details(tid, &mut description),
+            }
+            let attribute = |read: fn(&crate::core::device::Device) -> &String| device.map(read).cloned();
+            let or_empty = |value: Option<String>| value.unwrap_or_default();
+            description.extend([
+                ("hostid", attribute(|device| &device.host_id).unwrap_or_else(|| self.facts.host_id.clone())),
+                ("hostnqn", tid.host_nqn().to_owned()),
+                ("model", or_empty(attribute(|device| &device.model))),
+                ("serial", or_empty(attribute(|device| &device.serial))),
+                ("dctype", or_empty(attribute(|device| &device.dctype))),
+                ("cntrltype", or_empty(attribute(|device| &device.cntrltype))),
+                ("connected", python_bool(device.is_some_and(|device| device.state == "live"))),
+            ]);
+        }
+        description
+    }
+
+    fn add_progress(&self, id: &LinkId, description: &mut Description) {
+        let (failures, retry_at) = self.machine.links().attempts(id);
+        let timer = match retry_at.map(|at| at.saturating_duration_since(self.facts.now).as_secs_f64()) {
+            Some(left) => format!("{left:.1}s [{left:.1}s]"),
+            None => "0.0s [off]".to_owned(),
+        };
+        description.extend([("connect attempts", failures.to_string()), ("retry connect timer", timer)]);
+    }
+
+    fn add_finder_details(&self, tid: &TransportId, description: &mut Description) {
+        let Some(finder) = self.machine.finder() else {
+            return;
+        };
+        let state = match finder.page_state(tid) {
+            finder::PageState::Fresh => PageState::Fresh,
+            finder::PageState::Stale => PageState::Stale,
+            finder::PageState::None => PageState::None,
+        };
+        let reading = if finder.is_reading(tid) { "running" } else { "None" };
+        description.extend([
+            ("origin", finder.origin(tid).map_or("", |origin| origin.as_str()).to_owned()),
+            ("get log page operation", reading.to_owned()),
+            ("get supported log page operation", "None".to_owned()),
+            (PageState::KEY, state.as_str().to_owned()),
+        ]);
+    }
+
+    fn add_connector_details(&self, tid: &TransportId, description: &mut Description) {
+        let entry = self.entry_of(tid);
+        let ncc =
+            entry.as_ref().is_some_and(|entry| entry.eflags.parse().is_ok_and(|flags: u16| flags & EFLAG_NCC != 0));
+        let dlpe = entry.map(|entry| {
+            let pairs = entry.pairs().map(|(key, value)| (key.to_owned(), Value::from(value)));
+            Value::Object(Map::from_iter(pairs)).to_string()
+        });
+        description.extend([("dlpe", dlpe.unwrap_or_default()), ("dlpe.eflags.ncc", python_bool(ncc))]);
+    }
+
+    /// The log page entry that a path comes from, in this process or in the finder's.
+    fn entry_of(&self, path: &TransportId) -> Option<EntryText> {
+        let is_it = |traddr: Option<&str>, subnqn: Option<&str>, trsvcid: Option<&str>| {
+            subnqn == Some(path.subsysnqn())
+                && trsvcid == Some(path.trsvcid())
+                && traddr.is_some_and(|traddr| {
+                    crate::core::tid::canonical_address(path.transport(), traddr) == path.traddr()
+                })
+        };
+        let connector = self.machine.connector()?;
+        let own = self.machine.finder().and_then(|finder| {
+            let pages = connector.sources(path).filter_map(|source| finder.page(source));
+            pages.flat_map(|page| page.entries()).find(|entry| is_it(entry.traddr(), entry.subnqn(), entry.trsvcid()))
+        });
+        own.map(EntryText::from).or_else(|| {
+            let entries = self.facts.finder_pages.iter().flat_map(|page| &page.entries);
+            let mut its = entries.filter(|entry| is_it(Some(&entry.traddr), Some(&entry.subnqn), Some(&entry.trsvcid)));
+            its.next().cloned()
+        })
+    }
+}
+
+/// As nvme-stas writes it.
+fn python_bool(value: bool) -> String {
+    if value { "True" } else { "False" }.to_owned()
+}

@@ -1,0 +1,91 @@
+//! What a finder in another process published, as testimony for the connector.
+
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+use crate::bus::{EntryText, FinderPage, PageState};
+use crate::core::evidence::Testimony;
+use crate::core::page::{Listed, Subtype};
+use crate::core::tid::{Transport, TransportId};
+
+/// Leaves out discovery controllers of transports that we do not know; the finder has said what is wrong with entries.
+pub fn testimonies(pages: &[FinderPage]) -> Vec<(Rc<TransportId>, Testimony)> {
+    pages.iter().filter_map(|page| Some((Rc::new(page.id.transport_id()?), page))).map(testimony).collect()
+}
+
+fn testimony((source, page): (Rc<TransportId>, &FinderPage)) -> (Rc<TransportId>, Testimony) {
+    let paths = page.entries.iter().filter_map(|entry| listed(entry).path(&source).ok()?).map(Rc::new).collect();
+    let testimony = if is_fresh(page, &paths) { Testimony::Fresh(paths) } else { Testimony::Stale(paths) };
+    (source, testimony)
+}
+
+/// nvme-stas does not tell whether a page is current: its empty page may as well be one that it could not read.
+fn is_fresh(page: &FinderPage, paths: &BTreeSet<Rc<TransportId>>) -> bool {
+    match page.state {
+        Some(state) => state == PageState::Fresh,
+        None => page.connected == Some(true) && !paths.is_empty(),
+    }
+}
+
+fn listed(entry: &EntryText) -> Listed<'_> {
+    Listed {
+        transport: Transport::parse(&entry.trtype),
+        subtype: match entry.subtype.as_str() {
+            "referral" => Subtype::Referral,
+            "nvme" => Subtype::Nvme,
+            "discovery" => Subtype::Current,
+            other => Subtype::Other(other.parse().unwrap_or_default()),
+        },
+        traddr: &entry.traddr,
+        trsvcid: &entry.trsvcid,
+        subnqn: &entry.subnqn,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bus::ControllerId;
+
+    fn page(state: Option<PageState>, connected: bool, nqns: &[&str]) -> FinderPage {
+        let entry = |nqn: &&str| EntryText {
+            trtype: "tcp".into(),
+            subtype: "nvme".into(),
+            traddr: "192.0.2.9".into(),
+            trsvcid: "4420".into(),
+            subnqn: (*nqn).into(),
+            ..EntryText::default()
+        };
+        let id = ControllerId {
+            transport: "tcp".into(),
+            traddr: "192.0.2.1".into(),
+            trsvcid: "8009".into(),
+            subsysnqn: "nqn.2014-08.org.nvmexpress.discovery".into(),
+            host_iface: "eth1".into(),
+            host_nqn: "nqn.host".into(),
+            ..ControllerId::default()
+        };
+        FinderPage { id, connected: Some(connected), state, entries: nqns.iter().map(entry).collect() }
+    }
+
+    #[test]
+    fn only_what_is_known_to_be_current_is_evidence() {
+        let is_fresh = |page| matches!(testimonies(&[page])[..], [(_, Testimony::Fresh(_))]);
+        assert!(is_fresh(page(Some(PageState::Fresh), true, &[])));
+        assert!(!is_fresh(page(Some(PageState::Stale), true, &["nqn.a"])));
+        assert!(!is_fresh(page(Some(PageState::None), false, &[])));
+        assert!(is_fresh(page(None, true, &["nqn.a"])));
+        assert!(!is_fresh(page(None, true, &[])));
+        assert!(!is_fresh(page(None, false, &["nqn.a"])));
+    }
+
+    #[test]
+    fn paths_inherit_from_their_discovery_controller_and_nonsense_is_left_out() {
+        let page = page(Some(PageState::Fresh), true, &["nqn.a", "not an nqn"]);
+        let Testimony::Fresh(paths) = &testimonies(&[page])[0].1 else { panic!() };
+        let paths: Vec<_> = paths.iter().collect();
+        assert_eq!(paths.len(), 1);
+        assert_eq!((paths[0].host_iface(), paths[0].host_nqn()), ("eth1", "nqn.host"));
+        assert_eq!((paths[0].traddr(), paths[0].subsysnqn()), ("192.0.2.9", "nqn.a"));
+    }
+}

@@ -1,0 +1,232 @@
+//! What the daemon asks of the helper process, and what becomes of the answers.
+//!
+//! Knows which options this kernel has, fills in the connect request, and turns replies into events. When the helper dies,
+//! each open request fails and another helper is started.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::path::Path;
+
+use nix::errno::Errno;
+
+use crate::config::settings::{ConnectOptions, HostIdentity, Secret};
+use crate::core::device::{ControllerKind, Device};
+use crate::core::links::{LinkId, needs_discovery_option};
+use crate::core::{Event, Ticket};
+use crate::helper::Helper;
+use crate::helper::message::{ConnectRequest, ControllerIdentity, Failure, Reply, Request, RequestId};
+use crate::kernel::fabrics;
+use crate::kernel::sysfs::Sysfs;
+
+/// The device through which controllers are connected.
+pub const FABRICS: &str = "/dev/nvme-fabrics";
+
+/// What a request was made for.
+#[derive(Debug)]
+enum Purpose {
+    Options,
+    Connect(Ticket),
+    Disconnect(Ticket),
+    Page(Ticket),
+}
+
+#[derive(Debug)]
+pub struct Requests {
+    helper: Helper,
+    open: BTreeMap<RequestId, Purpose>,
+    /// The option names of this kernel, once known.
+    options: Vec<String>,
+    /// Options that this kernel lacks and that was said of.
+    missing: BTreeSet<&'static str>,
+    /// Taken in, but not yet turned into events.
+    arrived: VecDeque<Arrival>,
+}
+
+/// What came back for a request.
+#[derive(Debug)]
+struct Arrival {
+    purpose: Purpose,
+    reply: Reply,
+    page: Option<Box<[u8]>>,
+}
+
+impl Requests {
+    pub fn new(helper: Helper) -> Requests {
+        Requests {
+            helper,
+            open: BTreeMap::new(),
+            options: Vec::new(),
+            missing: BTreeSet::new(),
+            arrived: VecDeque::new(),
+        }
+    }
+
+    /// Asks which options the kernel has, if it can be asked at all: [`Event::FabricsReady`] follows. Whether it can.
+    pub fn read_options(&mut self) -> bool {
+        let exists = Path::new(FABRICS).exists();
+        if exists {
+            self.send(&Request::ReadOptions, Purpose::Options);
+        }
+        exists
+    }
+
+    pub fn connect(&mut self, ticket: Ticket, id: &LinkId, options: &ConnectOptions, host: &HostIdentity) {
+        let mut request = connect_request(id, options, host);
+        match self.fit_to_kernel(&mut request) {
+            Ok(()) => self.send(&Request::Connect(Box::new(request)), Purpose::Connect(ticket)),
+            Err(failure) => {
+                request.wipe();
+                self.fail(Purpose::Connect(ticket), failure);
+            }
+        }
+    }
+
+    pub fn disconnect(&mut self, ticket: Ticket, device: &Device) {
+        self.send(&Request::Disconnect(ControllerIdentity::from(device)), Purpose::Disconnect(ticket));
+    }
+
+    pub fn read_log_page(&mut self, ticket: Ticket, device: Option<&Device>) {
+        match device {
+            Some(device) => self.send(&Request::ReadLogPage(ControllerIdentity::from(device)), Purpose::Page(ticket)),
+            None => self.fail(Purpose::Page(ticket), Failure::Gone),
+        }
+    }
+
+    /// Takes in the replies that have arrived. Every uevent that the kernel sent before them must have been handled before
+    /// their events are: call this first, then drain the uevents, then ask [`Requests::poll_event`].
+    pub fn receive(&mut self) -> io::Result<()> {
+        self.helper.flush()?;
+        while let Some((id, reply, page)) = self.helper.recv()? {
+            if let Some(purpose) = self.open.remove(&id) {
+                self.arrived.push_back(Arrival { purpose, reply, page });
+            }
+        }
+        Ok(())
+    }
+
+    /// The next event. What sysfs shows of a new controller is looked up only now: had it gone before the uevents were
+    /// drained, it is not there; if it goes later, its uevent is still to come.
+    pub fn poll_event(&mut self, sysfs: &Sysfs) -> Option<Event> {
+        let Arrival { purpose, reply, page } = self.arrived.pop_front()?;
+        Some(match (purpose, reply, page) {
+            (purpose, Reply::Failed(failure), _) => failed(purpose, failure),
+            (Purpose::Options, Reply::Options(options), _) => {
+                self.options = options;
+                Event::FabricsReady(true)
+            }
+            (Purpose::Connect(ticket), Reply::Connected { instance, .. }, _) => {
+                Event::Connected { ticket, outcome: Ok(sysfs.controller(&format!("nvme{instance}"))) }
+            }
+            (Purpose::Disconnect(ticket), Reply::Disconnected, _) => Event::Disconnected { ticket, outcome: Ok(()) },
+            (Purpose::Page(ticket), Reply::LogPage { .. }, Some(page)) => Event::PageRead { ticket, outcome: Ok(page) },
+            (purpose, _, _) => failed(purpose, Failure::BadReply),
+        })
+    }
+
+    /// Whether the kernel can be asked to connect.
+    pub fn is_ready(&self) -> bool {
+        !self.options.is_empty()
+    }
+
+    /// Whether this kernel has a connect option.
+    pub fn knows(&self, option: &str) -> bool {
+        self.options.iter().any(|known| known == option)
+    }
+
+    /// To be asked on SIGCHLD.
+    pub fn has_died(&self) -> bool {
+        self.helper.has_died()
+    }
+
+    /// Starts another helper. What was asked of the old one has failed, as far as anybody can tell.
+    pub fn restart(&mut self) -> io::Result<()> {
+        // Collects the old one if it has ended.
+        self.helper.has_died();
+        self.helper = Helper::start()?;
+        for (_, purpose) in std::mem::take(&mut self.open) {
+            self.fail(purpose, Failure::ChildDied);
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, request: &Request, purpose: Purpose) {
+        match self.helper.send(request) {
+            Ok(id) => {
+                self.open.insert(id, purpose);
+            }
+            Err(error) => {
+                let errno = error.raw_os_error().unwrap_or(Errno::EPIPE as i32);
+                self.fail(purpose, Failure::Errno(errno));
+            }
+        }
+    }
+
+    fn fail(&mut self, purpose: Purpose, failure: Failure) {
+        self.arrived.push_back(Arrival { purpose, reply: Reply::Failed(failure), page: None });
+    }
+
+    /// Leaves out what the transport or this kernel does not have; says so once for each option.
+    fn fit_to_kernel(&mut self, request: &mut ConnectRequest) -> Result<(), Failure> {
+        fabrics::drop_foreign(request)?;
+        for option in fabrics::drop_unsupported(request, &self.options)? {
+            if self.missing.insert(option) {
+                log::warn!("this kernel's nvme-fabrics has no option {option}: connections are made without it");
+            }
+        }
+        Ok(())
+    }
+}
+
+impl AsRawFd for Requests {
+    fn as_raw_fd(&self) -> RawFd {
+        self.helper.as_raw_fd()
+    }
+}
+
+fn failed(purpose: Purpose, failure: Failure) -> Event {
+    match purpose {
+        Purpose::Options => {
+            log::error!("{FABRICS}: cannot be read: {failure}; no controller can be connected until a reload");
+            Event::FabricsReady(false)
+        }
+        Purpose::Connect(ticket) => Event::Connected { ticket, outcome: Err(failure) },
+        Purpose::Disconnect(ticket) => Event::Disconnected { ticket, outcome: Err(failure) },
+        Purpose::Page(ticket) => Event::PageRead { ticket, outcome: Err(failure.to_string()) },
+    }
+}
+
+fn connect_request(id: &LinkId, options: &ConnectOptions, host: &HostIdentity) -> ConnectRequest {
+    let tid = &id.tid;
+    let key = |key: &Option<Secret>| key.as_ref().map(|key| key.reveal().to_owned()).unwrap_or_default();
+    ConnectRequest {
+        nqn: tid.subsysnqn().to_owned(),
+        transport: tid.transport().as_str().to_owned(),
+        traddr: tid.traddr().to_owned(),
+        trsvcid: tid.trsvcid().to_owned(),
+        host_traddr: tid.host_traddr().to_owned(),
+        host_iface: tid.host_iface().to_owned(),
+        hostnqn: tid.host_nqn().to_owned(),
+        hostid: host.id.clone(),
+        discovery: needs_discovery_option(id),
+        keep_alive_tmo: options.kato,
+        queue_size: options.queue_size,
+        nr_io_queues: options.nr_io_queues.filter(|_| id.kind == ControllerKind::Io),
+        nr_write_queues: options.nr_write_queues.filter(|_| id.kind == ControllerKind::Io),
+        nr_poll_queues: options.nr_poll_queues.filter(|_| id.kind == ControllerKind::Io),
+        reconnect_delay: options.reconnect_delay,
+        ctrl_loss_tmo: options.ctrl_loss_tmo,
+        fast_io_fail_tmo: options.fast_io_fail_tmo,
+        tos: options.tos,
+        hdr_digest: options.hdr_digest == Some(true),
+        data_digest: options.data_digest == Some(true),
+        disable_sqflow: options.disable_sqflow == Some(true),
+        duplicate_connect: options.duplicate_connect == Some(true),
+        tls: options.tls == Some(true),
+        tls_key: options.tls_key.clone().unwrap_or_default(),
+        keyring: options.keyring.clone().unwrap_or_default(),
+        // A controller's own key wins over the host's.
+        dhchap_secret: key(if options.dhchap_secret.is_some() { &options.dhchap_secret } else { &host.key }),
+        dhchap_ctrl_secret: key(&options.dhchap_ctrl_secret),
+    }
+}
