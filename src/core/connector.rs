@@ -10,7 +10,7 @@ use std::time::Instant;
 use crate::config::settings::{ConnectOptions, DisconnectScope};
 use crate::core::Action;
 use crate::core::device::ControllerKind;
-use crate::core::evidence::{Ledger, Testimony};
+use crate::core::evidence::{Ledger, Testimony, Verdict};
 use crate::core::links::{Disposal, LinkId, Links};
 use crate::core::policy::Policy;
 use crate::core::tid::TransportId;
@@ -56,16 +56,18 @@ impl Connector {
     /// Takes in what a discovery controller says.
     pub fn hear(&mut self, now: Instant, source: &Rc<TransportId>, testimony: Testimony, links: &mut Links) {
         let verdict = self.ledger.hear(source, testimony);
-        for path in verdict.appeared.iter().chain(&verdict.withdrawn) {
-            self.decide(now, path, links);
-        }
+        self.carry_out(now, verdict, links);
     }
 
-    /// Takes in that these are all the discovery controllers that the finder has: what others listed is void.
-    pub fn hear_dropped(&mut self, now: Instant, is_known: impl Fn(&TransportId) -> bool, links: &mut Links) {
-        let dropped: Vec<_> = self.ledger.sources().filter(|source| !is_known(source)).cloned().collect();
-        for source in dropped {
-            self.hear(now, &source, Testimony::Dropped, links);
+    /// Takes in that these are all the discovery controllers that there are.
+    pub fn hear_all_sources(&mut self, now: Instant, sources: BTreeSet<Rc<TransportId>>, links: &mut Links) {
+        let verdict = self.ledger.hear_all_sources(sources);
+        self.carry_out(now, verdict, links);
+    }
+
+    fn carry_out(&mut self, now: Instant, verdict: Verdict, links: &mut Links) {
+        for path in verdict.appeared.iter().chain(&verdict.withdrawn) {
+            self.decide(now, path, links);
         }
     }
 

@@ -25,7 +25,6 @@ pub mod tid;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -280,7 +279,7 @@ impl Machine {
             connector.configure(now, policy, settings.disconnect_scope, &mut self.links);
         }
         if let (Some(finder), Some(connector)) = (&self.finder, &mut self.connector) {
-            connector.hear_dropped(now, |source| finder.knows(source), &mut self.links);
+            connector.hear_all_sources(now, finder.controllers().cloned().collect(), &mut self.links);
         }
         self.unsaved = true;
     }
@@ -289,11 +288,11 @@ impl Machine {
         let Some(connector) = &mut self.connector else {
             return;
         };
-        let known: BTreeSet<Rc<TransportId>> = reports.iter().map(|(source, _)| source.clone()).collect();
+        let sources = reports.iter().map(|(source, _)| source.clone()).collect();
+        connector.hear_all_sources(now, sources, &mut self.links);
         for (source, testimony) in reports {
             connector.hear(now, &source, testimony, &mut self.links);
         }
-        connector.hear_dropped(now, |source| known.contains(source), &mut self.links);
         self.unsaved = true;
     }
 
