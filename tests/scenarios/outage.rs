@@ -27,14 +27,14 @@ fn short_outage(guest: &Guest, form: Form) {
     guest.write(STACD_CONF, "reconnect-delay = 1\n");
     let mut stas = Stas::start(guest, form);
     guest.wait_for_storage(&[&a.nqn], SOON);
-    let names = || guest.controllers().into_iter().map(|controller| controller.name).collect::<Vec<_>>();
-    let before = names();
+    let devices = || guest.controllers().into_iter().map(|found| (found.name, found.inode)).collect::<Vec<_>>();
+    let before = devices();
 
     port.remove();
     guest.wait_until("all connections are lost", SOON, || guest.controllers().iter().all(|lost| !lost.is_live()));
     let port = offer(guest, &[&a]);
     guest.wait_for_storage(&[&a.nqn], SOON);
-    assert_eq!(names(), before, "the kernel's controllers, not new ones");
+    assert_eq!(devices(), before, "the kernel's controllers, not new ones");
 
     // The discovery controller is heard again: what it says next counts.
     port.link(&b);

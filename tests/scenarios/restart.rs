@@ -203,8 +203,8 @@ fn returns_to_an_absent_target(guest: &Guest, forgets: bool) {
     guest.write(STACD_CONF, "reconnect-delay = 1\n");
     let mut stas = Stas::start(guest, Form::TwoDaemons);
     stas.wait_for_storage(&NQNS[..2], SOON);
-    let names = || guest.controllers().into_iter().map(|controller| controller.name).collect::<Vec<_>>();
-    let before = names();
+    let devices = || guest.controllers().into_iter().map(|found| (found.name, found.inode)).collect::<Vec<_>>();
+    let before = devices();
 
     stas.end(Part::Both, Daemon::kill);
     if forgets {
@@ -220,9 +220,9 @@ fn returns_to_an_absent_target(guest: &Guest, forgets: bool) {
     guest.wait_until("the new one is attached", SOON, || {
         guest.live_io_controllers().iter().any(|controller| controller.subsysnqn == new.nqn)
     });
-    assert_eq!(names()[..4], before);
+    assert_eq!(devices()[..4], before[..]);
 
     target.tcp_port("127.0.0.1", 8009).link(&absent);
     stas.wait_for_storage(&NQNS[..3], SOON);
-    assert_eq!(names()[..4], before);
+    assert_eq!(devices()[..4], before[..]);
 }
