@@ -27,6 +27,11 @@ const ATTEMPTS: u32 = 8;
 /// and entry) is refused as well.
 const UNTOUCHED: [u8; 16] = [0xa5; 16];
 
+/// Path Related Status, as the kernel makes them up (include/linux/nvme.h, `NVME_SC_HOST_PATH_ERROR` and
+/// `NVME_SC_HOST_ABORTED_CMD`).
+const HOST_PATH_ERROR: i32 = 0x370;
+const HOST_ABORTED: i32 = 0x371;
+
 const OPCODE_GET_LOG_PAGE: u8 = 0x02;
 const OPCODE_IDENTIFY: u8 = 0x06;
 /// Identify, Controller or Namespace Structure: the controller's own data structure.
@@ -70,6 +75,21 @@ pub fn read_discovery_log_page(device: impl AsFd) -> Result<Vec<u8>, Failure> {
     let device = device.as_fd();
     let largest = || largest_piece(&device);
     read_whole_page(largest, |offset, piece, rae| get_log_page(&device, discovery::LID, offset, piece, rae))
+}
+
+/// [`read_page`], and whatever comes of it, the asynchronous event is cleared if the controller still answers: it would not
+/// tell of the next change otherwise, by which its page may be a good one again.
+pub fn read_whole_page(
+    largest: impl Fn() -> usize,
+    mut get: impl FnMut(u64, &mut [u8], bool) -> Result<(), Failure>,
+) -> Result<Vec<u8>, Failure> {
+    let outcome = read_page(largest, &mut get);
+    if let Err(Failure::BadPage(_) | Failure::NvmeStatus(_)) = outcome {
+        let mut header = vec![0; HEADER_SIZE];
+        // What is wrong has been found out already.
+        let _ = get(0, &mut header, false);
+    }
+    outcome
 }
 
 /// The most that one command may ask this controller for: 2^MDTS pages, and no limit where MDTS is 0. The page size is not
@@ -117,7 +137,9 @@ fn admin_command(device: &impl AsFd, opcode: u8, data: &mut [u8], cdw10: u32, re
     let result = unsafe { ioctl::admin_cmd(device.as_fd().as_raw_fd(), &mut command) };
     match result {
         Ok(0) => Ok(()),
-        // The kernel returns the 15-bit status field here, errnos as -1.
+        // The kernel's own statuses for a command that it could not get through, or had to give up.
+        Ok(HOST_PATH_ERROR | HOST_ABORTED) => Err(Failure::NotReady),
+        // It returns the 15-bit status field here, errnos as -1.
         Ok(status) => Err(Failure::NvmeStatus(status as u16)),
         Err(Errno::EINTR) => Err(Failure::Interrupted),
         Err(Errno::EAGAIN) => Err(Failure::NotReady),
@@ -131,7 +153,7 @@ fn admin_command(device: &impl AsFd, opcode: u8, data: &mut [u8], cdw10: u32, re
 ///
 /// Only the last command clears the asynchronous event, so that a change that happens while we read is announced again. The
 /// result is a page that [`discovery::LogPage::new`] accepts.
-pub fn read_whole_page(
+fn read_page(
     largest: impl Fn() -> usize,
     mut get: impl FnMut(u64, &mut [u8], bool) -> Result<(), Failure>,
 ) -> Result<Vec<u8>, Failure> {
@@ -330,19 +352,20 @@ mod tests {
             read_whole_page(|| SMALL_PIECE, |_, _, _| Err(Failure::NvmeStatus(0x4002))),
             Err(Failure::NvmeStatus(0x4002))
         );
-        let mut commands = 0;
+        let mut events_retained = Vec::new();
         let read = read_whole_page(
             || SMALL_PIECE,
-            |_, piece, _| {
-                commands += 1;
+            |_, piece, rae| {
+                events_retained.push(rae);
                 piece.fill(0);
                 piece[8..16].fill(0xff);
                 Ok(())
             },
         );
         assert!(matches!(read, Err(Failure::BadPage(_))));
-        assert_eq!(commands, 1);
+        assert_eq!(events_retained, [true, false]);
     }
+
     #[test]
     fn a_page_that_is_filled_up_with_zeros_is_refused() {
         let mut source = page(7, 3);

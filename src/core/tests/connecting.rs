@@ -364,3 +364,18 @@ fn a_discovery_controller_that_reports_another_name_is_connected_once() {
     world.pass_secs(600);
     assert_eq!(world.connecting(), Vec::<&str>::new());
 }
+
+#[test]
+fn a_connect_in_flight_is_left_to_the_next_run() {
+    let mut world = world_of(1..2);
+    world.answer_probe("192.0.2.1");
+    let (_, id) = world.connects[0].clone();
+    assert!(world.saves > 0);
+    let legacy = world.machine.legacy();
+    assert_eq!(legacy, [Legacy { id: id.clone(), sources: vec![] }]);
+
+    let mut next = World::new();
+    next.inherit(legacy, vec![serving(&id, "nvme3")]);
+    next.configure();
+    assert_eq!(next.disconnecting(), ["nvme3"], "ours, and not configured any more");
+}
