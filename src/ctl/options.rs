@@ -76,11 +76,7 @@ pub fn parse(role: Role, args: Vec<OsString>) -> Result<Request, String> {
     if args.contains(["-v", "--version"]) {
         return Ok(Request::Version);
     }
-    let json = match optional(&mut args, ["-o", "--output"])?.as_deref() {
-        None => false,
-        Some("json") => true,
-        Some(other) => return Err(format!("output format '{other}' is not known; json is")),
-    };
+    let json = wants_json(&mut args)?;
     let word = args.subcommand().map_err(|error| error.to_string())?;
     let command = match (word.as_deref(), role) {
         (Some("tron"), _) => Command::Tron(true),
@@ -92,8 +88,42 @@ pub fn parse(role: Role, args: Vec<OsString>) -> Result<Request, String> {
         (Some(other), _) => return Err(format!("there is no command '{other}'")),
         (None, _) => return Err("no command given".to_owned()),
     };
+    nothing_more(args)?;
+    Ok(Request::Ask(Options { json, command }))
+}
+
+/// What the command line of `stas tree` asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum TreeRequest {
+    Help,
+    Show { json: bool },
+}
+
+/// Reads the command line of `stas tree`, less its name.
+///
+/// # Errors
+/// What is wrong with it, for the user.
+pub fn parse_tree(args: Vec<OsString>) -> Result<TreeRequest, String> {
+    let mut args = Arguments::from_vec(args);
+    if args.contains(["-h", "--help"]) {
+        return Ok(TreeRequest::Help);
+    }
+    let json = wants_json(&mut args)?;
+    nothing_more(args)?;
+    Ok(TreeRequest::Show { json })
+}
+
+fn wants_json(args: &mut Arguments) -> Result<bool, String> {
+    match optional(args, ["-o", "--output"])?.as_deref() {
+        None => Ok(false),
+        Some("json") => Ok(true),
+        Some(other) => Err(format!("output format '{other}' is not known; json is")),
+    }
+}
+
+fn nothing_more(args: Arguments) -> Result<(), String> {
     match args.finish().first() {
-        None => Ok(Request::Ask(Options { json, command })),
+        None => Ok(()),
         Some(extra) => Err(format!("'{}' is not understood here", extra.to_string_lossy())),
     }
 }
@@ -189,6 +219,29 @@ stacd is looked for on the system bus, then at /run/stas/control and
 /run/stacd/control.
 ";
 
+pub const TREE_HELP: &str = "\
+stas tree - this host's storage connections in one screen
+
+Usage: stas tree [-o json]
+
+Shows the host, below it its discovery controllers (state, origin, log page
+entries), below them the subsystems that they list with their disks, and below
+those the paths with their state. I/O controllers that no discovery controller
+lists come last. A path is \"not wanted\" when an exclusion or the limit of
+attempts keeps the connector from it.
+
+Options:
+  -o, --output json   print JSON
+  -h, --help          this text
+
+Examples:
+  stas tree
+  stas tree -o json | jq '.\"discovery-controllers\"[].subsystems[].paths[].state'
+
+Exit status: 0 done, also when one of the daemons is away; 1 neither stafd nor
+stacd can be reached; 2 wrong usage.
+";
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -245,7 +298,7 @@ mod tests {
 
     #[test]
     fn help_fits_a_terminal() {
-        for text in [STAFCTL_HELP, STACCTL_HELP] {
+        for text in [STAFCTL_HELP, STACCTL_HELP, TREE_HELP] {
             assert!(text.lines().all(|line| line.len() <= 80 && line.trim_end() == line));
         }
     }

@@ -22,9 +22,11 @@
 //! }
 //! ```
 
+mod ctl;
 mod demo;
 mod guest;
 mod harness;
+mod interop;
 mod sim;
 mod simulator;
 mod vm;
