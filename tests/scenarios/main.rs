@@ -22,6 +22,7 @@
 //! }
 //! ```
 
+mod bus;
 mod ctl;
 mod demo;
 mod guest;
