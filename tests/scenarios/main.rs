@@ -22,12 +22,26 @@
 //! }
 //! ```
 
+mod adoption;
 mod bus;
 mod ctl;
 mod demo;
 mod guest;
 mod harness;
+mod hostile;
+mod identity;
+mod idle;
 mod interop;
+mod logs;
+mod module;
+mod notify;
+mod one_process;
+mod outage;
+mod reload;
+mod restart;
 mod sim;
 mod simulator;
+mod stas;
+mod storage;
+mod unreachable;
 mod vm;

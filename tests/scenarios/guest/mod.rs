@@ -8,9 +8,14 @@ mod debian;
 mod host;
 mod network;
 mod target;
+mod uevents;
 
 #[allow(unused_imports, reason = "scenarios name the types that they need")]
+<<<<<<< HEAD
 pub use self::{daemon::*, debian::*, host::*, network::*, target::*};
+=======
+pub use self::{daemon::*, host::*, network::*, target::*, uevents::*};
+>>>>>>> main
 
 use std::fmt::Display;
 use std::fs::{self, OpenOptions};
