@@ -5,6 +5,7 @@ use crate::sim::{Entry, Simulator};
 use crate::vm::scenario;
 use stas::bus::Role;
 use stas::bus::address::Address;
+use stas::bus::message::{self, Message};
 use stas::ctl::client::{Client, Places};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -16,8 +17,9 @@ const SOON: Duration = Duration::from_secs(10);
 /// What an event may take from the target to the disk, in an emulated machine whose one processor others keep busy.
 const PROMPTLY: Duration = Duration::from_secs(3);
 
-/// The second that we are allowed, and what an emulated machine needs besides.
-const BACK_ON_THE_BUS: Duration = Duration::from_millis(1500);
+/// How long the daemons may be away from a bus that is back; and at the worst, when the emulator itself pauses.
+const BACK_ON_THE_BUS: Duration = Duration::from_secs(1);
+const AT_THE_WORST: Duration = Duration::from_secs(4);
 
 /// The daemon's socket when both roles are in one process.
 const SOCKET: &str = "/run/stas/control";
@@ -52,11 +54,6 @@ fn on_bus(role: Role) -> Option<Client> {
     Client::open(role, &Places { bus: Address::system(), sockets: vec![] }).ok()
 }
 
-fn on_socket() -> Client {
-    let places = Places { bus: Err("not asked".into()), sockets: vec![SOCKET.into()] };
-    Client::open(Role::Finder, &places).unwrap()
-}
-
 /// How long until both names are on the bus again, and that calls are answered.
 fn wait_names(guest: &Guest) -> Duration {
     guest.wait_until("both names are on the bus", SOON, || {
@@ -64,6 +61,12 @@ fn wait_names(guest: &Guest) -> Duration {
             .into_iter()
             .all(|role| on_bus(role).is_some_and(|mut c| c.process_info().is_ok()))
     })
+}
+
+#[track_caller]
+fn back_in_time(took: &[Duration]) {
+    let fastest = took.iter().min().unwrap();
+    assert!(*fastest < BACK_ON_THE_BUS && took.iter().all(|took| *took < AT_THE_WORST), "{took:?}");
 }
 
 #[test]
@@ -77,16 +80,14 @@ fn daemons_without_bus_meet_when_it_comes() {
         assert!(guest.run("stafctl", &["ls"]).ok().contains("nvme0"));
 
         let bus = guest.start_bus();
-        let took = wait_names(guest);
-        assert!(took < BACK_ON_THE_BUS, "{took:?}");
+        let first = wait_names(guest);
         wait_disks(guest, 1);
         bus.kill();
         stacd.wait_log("D-Bus: ", SOON);
         storage.port.link(&storage.b);
         // Nothing goes with the bus, and what happened meanwhile is made good when it is back.
         let _bus = guest.start_bus();
-        let took = wait_names(guest);
-        assert!(took < BACK_ON_THE_BUS, "{took:?}");
+        back_in_time(&[first, wait_names(guest)]);
         wait_disks(guest, 2);
         assert_eq!(guest.controllers().len(), 3);
         let log = stafd.terminate().log + &stacd.terminate().log;
@@ -102,14 +103,15 @@ fn one_process_does_not_mind_the_bus() {
         wait_disks(guest, 1);
         let alone = storage_event(guest, &storage);
         assert!(alone < PROMPTLY, "{alone:?}");
+        let mut took = Vec::new();
         for _ in 0..3 {
             let bus = guest.start_bus();
-            let took = wait_names(guest);
-            assert!(took < BACK_ON_THE_BUS, "{took:?}");
+            took.push(wait_names(guest));
             bus.kill();
             let without = storage_event(guest, &storage);
             assert!(without < PROMPTLY, "{without:?}");
         }
+        back_in_time(&took);
         // One that takes connections and says nothing.
         std::fs::remove_file("/run/dbus/system_bus_socket").unwrap();
         let _silent = std::os::unix::net::UnixListener::bind("/run/dbus/system_bus_socket").unwrap();
@@ -142,16 +144,16 @@ fn no_client_delays_storage() {
             let _ = stream.write_all(bytes);
         }
         let (stop, calls) = (AtomicBool::new(false), AtomicU32::new(0));
-        let flood = |mut client: Client| {
-            while !stop.load(Relaxed) {
-                client.all_log_pages(true).unwrap();
-                calls.fetch_add(1, Relaxed);
-            }
-        };
         let (slowest, elapsed) = std::thread::scope(|scope| {
-            scope.spawn(|| flood(on_socket()));
-            scope.spawn(|| flood(on_socket()));
-            scope.spawn(|| flood(on_bus(Role::Finder).unwrap()));
+            scope.spawn(|| flood(&stop, &calls));
+            scope.spawn(|| flood(&stop, &calls));
+            scope.spawn(|| {
+                let mut client = on_bus(Role::Finder).unwrap();
+                while !stop.load(Relaxed) {
+                    client.all_log_pages(true).unwrap();
+                    calls.fetch_add(1, Relaxed);
+                }
+            });
             let begin = Instant::now();
             let slowest = (0..5).map(|_| storage_event(guest, &storage)).max().unwrap();
             stop.store(true, Relaxed);
@@ -160,7 +162,7 @@ fn no_client_delays_storage() {
         let calls = calls.load(Relaxed);
         guest.tell(&format!("{calls} calls in {elapsed:?}, the slowest storage event {slowest:?}"));
         assert!(slowest < PROMPTLY, "{slowest:?}");
-        assert!(f64::from(calls) > 100.0 * elapsed.as_secs_f64(), "only {calls} calls in {elapsed:?}: no flood");
+        assert!(f64::from(calls) > 1000.0 * elapsed.as_secs_f64(), "only {calls} calls in {elapsed:?}: no flood");
         let after = resident(&stas);
         assert!(after < before + 16_384, "{before} KiB before, {after} KiB after");
         assert!(stas.is_running());
@@ -169,30 +171,49 @@ fn no_client_delays_storage() {
     });
 }
 
+/// Calls without waiting for answers, but reads them.
+fn flood(stop: &AtomicBool, calls: &AtomicU32) {
+    const BATCH: u32 = 32;
+    let mut stream = connected_client();
+    let batch = call("org.freedesktop.DBus.Peer", "Ping", |_| {}).repeat(BATCH as usize);
+    let mut answers = stream.try_clone().unwrap();
+    // Ends with the connection.
+    let reader = std::thread::spawn(move || std::io::copy(&mut answers, &mut std::io::sink()));
+    while !stop.load(Relaxed) {
+        stream.write_all(&batch).unwrap();
+        calls.fetch_add(BATCH, Relaxed);
+    }
+    stream.shutdown(std::net::Shutdown::Both).unwrap();
+    let _ = reader.join();
+}
+
 /// Asks and asks without reading an answer, until there is no room for another question.
 fn deaf_client() -> UnixStream {
-    let mut stream = UnixStream::connect(SOCKET).unwrap();
-    stream.write_all(b"\0AUTH EXTERNAL 30\r\n").unwrap();
-    let mut answer = [0; 64];
-    assert!(stream.read(&mut answer).unwrap() > 0);
-    stream.write_all(b"BEGIN\r\n").unwrap();
-    let call = {
-        let mut call = rustbus::MessageBuilder::new()
-            .call("get_all_log_pages")
-            .on("/org/nvmexpress/staf")
-            .with_interface("org.nvmexpress.staf")
-            .build();
-        call.body.push_param(true).unwrap();
-        stas::bus::message::encode(&call, 1).unwrap()
-    };
+    let mut stream = connected_client();
+    let question = call("org.nvmexpress.staf", "get_all_log_pages", |call| call.body.push_param(true).unwrap());
     stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
     let error = loop {
-        if let Err(error) = stream.write_all(&call) {
+        if let Err(error) = stream.write_all(&question) {
             break error;
         }
     };
     assert_eq!(error.kind(), ErrorKind::WouldBlock);
     stream
+}
+
+fn connected_client() -> UnixStream {
+    let mut stream = UnixStream::connect(SOCKET).unwrap();
+    stream.write_all(b"\0AUTH EXTERNAL 30\r\n").unwrap();
+    let mut answer = [0; 64];
+    assert!(stream.read(&mut answer).unwrap() > 0);
+    stream.write_all(b"BEGIN\r\n").unwrap();
+    stream
+}
+
+fn call(interface: &str, member: &str, arguments: impl FnOnce(&mut Message)) -> Vec<u8> {
+    let mut call = message::call(Role::Finder.name(), Role::Finder.path(), interface, member);
+    arguments(&mut call);
+    message::encode(&call, 1).unwrap()
 }
 
 /// A message that claims to have a body of 128 MiB.

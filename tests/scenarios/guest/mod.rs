@@ -11,11 +11,7 @@ mod target;
 mod uevents;
 
 #[allow(unused_imports, reason = "scenarios name the types that they need")]
-<<<<<<< HEAD
-pub use self::{daemon::*, debian::*, host::*, network::*, target::*};
-=======
-pub use self::{daemon::*, host::*, network::*, target::*, uevents::*};
->>>>>>> main
+pub use self::{daemon::*, debian::*, host::*, network::*, target::*, uevents::*};
 
 use std::fmt::Display;
 use std::fs::{self, OpenOptions};
