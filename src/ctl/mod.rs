@@ -11,6 +11,7 @@ mod options;
 mod show;
 mod table;
 mod tree;
+mod watch;
 
 use std::ffi::OsString;
 use std::io::{self, ErrorKind, Write};
@@ -79,6 +80,13 @@ fn run(role: Role, args: Vec<OsString>) -> ExitCode {
     let text = match request {
         Request::Help => options::help(role).to_owned(),
         Request::Version => format!("{} {}\n", tool(role), env!("CARGO_PKG_VERSION")),
+        Request::Ask(Options { json, command: Command::Watch }) => match watch::run(role, &Places::of(role), json) {
+            Ok(()) => return ExitCode::SUCCESS,
+            Err(failure) => {
+                eprintln!("{}: {failure}", tool(role));
+                return ExitCode::from(FAILED);
+            }
+        },
         Request::Ask(options) => match ask(role, &Places::of(role), &options) {
             Ok(text) => text,
             Err(failure) => {
@@ -108,6 +116,8 @@ fn ask(role: Role, places: &Places, options: &Options) -> Result<String, Failure
     let mut client = Client::open(role, places)?;
     let json = options.json;
     match &options.command {
+        // It has no end, so its text cannot be returned.
+        Command::Watch => Ok(String::new()),
         Command::Tron(on) => client.set_tron(*on).map(|()| String::new()),
         Command::Status => {
             let info = client.process_info()?;

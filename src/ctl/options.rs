@@ -36,6 +36,7 @@ pub enum Command {
     AllPages {
         detailed: bool,
     },
+    Watch,
 }
 
 /// Which discovery controller's log page; `None` matches anything.
@@ -82,6 +83,7 @@ pub fn parse(role: Role, args: Vec<OsString>) -> Result<Request, String> {
         (Some("tron"), _) => Command::Tron(true),
         (Some("troff"), _) => Command::Tron(false),
         (Some("status"), _) => Command::Status,
+        (Some("watch"), _) => Command::Watch,
         (Some("ls"), _) => Command::List { detailed: args.contains(["-d", "--detailed"]) },
         (Some("dlp"), Role::Finder) => Command::Page(page_query(&mut args)?),
         (Some("adlp"), Role::Finder) => Command::AllPages { detailed: args.contains(["-d", "--detailed"]) },
@@ -165,6 +167,7 @@ Commands:
       [-q NQN]
               the log page of one discovery controller
   status      the daemon itself
+  watch       a line for each change as it happens, until interrupted
   tron        trace on: debug messages in the log (root only)
   troff       trace off (root only)
 
@@ -188,6 +191,10 @@ Examples:
   stafctl dlp -a 192.0.2.10 -s 8009
   stafctl -o json adlp | jq -r '.[].\"log-pages\"[].subnqn'
 
+Lines of watch: \"up\" and \"down\" (a controller is connected, or is not any more
+or no longer wanted), \"log page\" (it changed), \"removed\" (a discovery
+controller left the list), \"tron\", \"daemon\" (stafd came or went).
+
 Exit status: 0 done, 1 stafd cannot be reached or refused, 2 wrong usage.
 stafd is looked for on the system bus, then at /run/stas/control and
 /run/stafd/control.
@@ -201,6 +208,7 @@ Usage: stacctl [-o json] COMMAND
 Commands:
   ls [-d]     the I/O controllers; -d: everything known of each
   status      the daemon itself
+  watch       a line for each change as it happens, until interrupted
   tron        trace on: debug messages in the log (root only)
   troff       trace off (root only)
 
@@ -212,7 +220,11 @@ Options:
 
 Examples:
   stacctl ls
+  stacctl watch
   stacctl -o json ls -d | jq -r '.[] | select(.connected == \"False\").traddr'
+
+Lines of watch: \"up\" and \"down\" (a controller is connected, or is not any more
+or no longer wanted), \"tron\", \"daemon\" (stacd came or went).
 
 Exit status: 0 done, 1 stacd cannot be reached or refused, 2 wrong usage.
 stacd is looked for on the system bus, then at /run/stas/control and
@@ -262,6 +274,7 @@ mod tests {
         assert_eq!(command("tron"), Command::Tron(true));
         assert_eq!(command("troff"), Command::Tron(false));
         assert_eq!(command("ls --detailed"), Command::List { detailed: true });
+        assert_eq!(command("watch"), Command::Watch);
         assert_eq!(command("adlp -d"), Command::AllPages { detailed: true });
         let Command::Page(query) =
             command("dlp -t rdma -a ::ffff:192.0.2.1 -s 4420 -f eth0 -q nqn.h -n nqn.d -w 192.0.2.9")
