@@ -37,7 +37,7 @@ pub fn restarted(guest: &Guest, form: Form, part: Part) {
     guest.write(STAFD_CONF, &controller("127.0.0.1", 8009));
     guest.write(STACD_CONF, KERNEL_WAITS);
     let mut stas = Stas::start(guest, form);
-    guest.wait_for_storage(&NQNS[..3], SOON);
+    stas.wait_for_storage(&NQNS[..3], SOON);
 
     let terminated =
         one_restart(guest, &mut stas, part, Daemon::terminate, Change { port: &port, goes: &a, comes: &d });
@@ -83,7 +83,7 @@ fn one_restart(
     stas.start_again();
     let unlike = |nqn: &&&str| **nqn != change.goes.nqn;
     let wanted: Vec<&str> = NQNS.iter().filter(unlike).copied().collect();
-    guest.wait_for_storage(&wanted, SOON);
+    stas.wait_for_storage(&wanted, SOON);
     guest.assert_untouched(&kept);
     assert_eq!(guest.controllers().len(), 4, "no duplicates");
     if part == Part::Both {
@@ -200,7 +200,7 @@ fn returns_to_an_absent_target(guest: &Guest, forgets: bool) {
     guest.write(STAFD_CONF, &("reconnect-delay = 1\n".to_owned() + &controller("127.0.0.1", 8009)));
     guest.write(STACD_CONF, "reconnect-delay = 1\n");
     let mut stas = Stas::start(guest, Form::TwoDaemons);
-    guest.wait_for_storage(&NQNS[..1], SOON);
+    stas.wait_for_storage(&NQNS[..1], SOON);
 
     stas.end(Part::Both, Daemon::kill);
     if forgets {

@@ -348,3 +348,20 @@ fn one_line_for_each_change_none_for_each_retry() {
     world.connect_ok("nvme1");
     assert_eq!(world.notes.len(), 2, "{:?}", world.notes);
 }
+
+#[test]
+fn a_discovery_controller_that_reports_another_name_is_connected_once() {
+    let mut world = World::new();
+    world.settings.discovery = vec![entry(DC, "nqn.asked")];
+    world.configure();
+    world.event(Event::FabricsReady(true));
+    world.answer_probe(DC);
+    let (ticket, id) = world.connects.remove(0);
+    let misnamed = Device { subsysnqn: "nqn.reported".into(), ..serving(&id, "nvme0") };
+    world.event(Event::DeviceUp(misnamed.clone()));
+    world.ours.insert("nvme0".into());
+    world.event(Event::Connected { ticket, outcome: Ok(Some(misnamed)) });
+    assert_eq!(world.device_of(&id), Some("nvme0"));
+    world.pass_secs(600);
+    assert_eq!(world.connecting(), Vec::<&str>::new());
+}

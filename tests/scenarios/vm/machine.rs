@@ -82,7 +82,7 @@ impl Machine<'_> {
             let drive = format!("file={},format=raw,if=none,readonly=on,id=disk", disk.display());
             command.args(["-drive", &drive, "-device", "virtio-blk-pci,drive=disk"]);
         }
-        let fixed = "console=ttyS0 rdinit=/init quiet panic=-1 mitigations=off nokaslr";
+        let fixed = "console=ttyS0 rdinit=/init quiet panic=-1 mitigations=off nokaslr no_timer_check";
         let logging = "printk.devkmsg=on log_buf_len=4M";
         command.arg("-append").arg(format!("{fixed} {logging} STAS_SCENARIO={}", self.scenario));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
