@@ -181,13 +181,18 @@ impl Resolver<'_> {
 }
 
 /// The host's NQN and identifier as far as `sys.conf` leads to usable ones, for who makes the missing one.
-pub fn present_identity(sources: &IdentitySources) -> (Option<String>, Option<String>) {
+///
+/// # Errors
+/// What is wrong with `sys.conf`. It may be missing.
+pub fn present_identity(sys_conf: &Path) -> Result<(Option<String>, Option<String>), Vec<Finding>> {
+    let text = file::read(sys_conf).map(|contents| contents.text).unwrap_or_default();
+    let sources = parse_identity(&text, sys_conf)?.settings;
     let value = |source: &str, default_file| match path_of(source).or(source.is_empty().then_some(default_file)) {
         Some(path) => file::read(Path::new(path)).ok().and_then(|contents| first_word(&contents.text)),
         None => Some(source.to_owned()),
     };
     let nqn = value(&sources.nqn, NQN_FILE).and_then(|nqn| check_nqn(&nqn).ok());
-    (nqn, value(&sources.id, ID_FILE).and_then(|id| check_id(&id).ok()))
+    Ok((nqn, value(&sources.id, ID_FILE).and_then(|id| check_id(&id).ok())))
 }
 
 /// # Errors

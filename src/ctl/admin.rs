@@ -11,8 +11,8 @@ use pico_args::Arguments;
 
 use super::{FAILED, USAGE, print};
 use crate::config::{
-    self, Finding, IdentitySources, Origin, Severity, check_symname, edit_identity, host_uuid, load_connector,
-    load_finder, load_identity, present_identity,
+    self, Finding, Origin, Severity, check_symname, edit_identity, host_uuid, load_connector, load_finder,
+    load_identity, present_identity,
 };
 
 /// What a host NQN that is made of a UUID begins with (NVM Express Base Specification, "NVMe Qualified Names").
@@ -148,7 +148,7 @@ fn perform(sys_conf: &Path, command: Command) -> Result<Outcome, String> {
 
 /// Both numbers of a host go together: the kernel refuses one NQN with two identifiers.
 fn make_nqn(sys_conf: &Path, file: Option<&Path>) -> Result<String, String> {
-    let (_, present_id) = present(sys_conf)?;
+    let (_, present_id) = present_identity(sys_conf).map_err(|findings| first(&findings))?;
     let uuid = match (host_uuid(Path::new("/"))?, &present_id) {
         ((_, Origin::Random), Some(id)) => id.clone(),
         ((uuid, origin), _) => {
@@ -167,7 +167,7 @@ fn make_nqn(sys_conf: &Path, file: Option<&Path>) -> Result<String, String> {
 }
 
 fn make_id(sys_conf: &Path, file: Option<&Path>) -> Result<String, String> {
-    let (present_nqn, _) = present(sys_conf)?;
+    let (present_nqn, _) = present_identity(sys_conf).map_err(|findings| first(&findings))?;
     let of_nqn = present_nqn.as_deref().and_then(|nqn| nqn.strip_prefix(NQN_OF_UUID));
     let id = match of_nqn.and_then(|uuid| config::check_id(uuid).ok()) {
         Some(uuid) => uuid,
@@ -175,15 +175,6 @@ fn make_id(sys_conf: &Path, file: Option<&Path>) -> Result<String, String> {
     };
     save(sys_conf, "id", &id, file)?;
     Ok(id + "\n")
-}
-
-/// The NQN and the identifier that this host has.
-fn present(sys_conf: &Path) -> Result<(Option<String>, Option<String>), String> {
-    let sources = match std::fs::read_to_string(sys_conf) {
-        Ok(text) => config::parse_identity(&text, sys_conf).map_err(|findings| first(&findings))?.settings,
-        Err(_) => IdentitySources::default(),
-    };
-    Ok(present_identity(&sources))
 }
 
 fn first(findings: &[Finding]) -> String {
@@ -255,7 +246,8 @@ Options:
   -h, --help            this text
   -v, --version         the version
 
-Comments, order and permissions of the configuration stay as they are.
+Comments, order and permissions of the configuration stay as they are. What
+convert prints has the secrets of FILE in it: keep it as FILE is kept.
 
 Examples:
   stasadm hostnqn -f /etc/nvme/hostnqn
