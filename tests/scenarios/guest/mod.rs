@@ -4,13 +4,14 @@
 //! panics when it cannot do what it was asked; the location in the message is the scenario's own line.
 
 mod daemon;
+mod debian;
 mod host;
 mod network;
 mod target;
 mod uevents;
 
 #[allow(unused_imports, reason = "scenarios name the types that they need")]
-pub use self::{daemon::*, host::*, network::*, target::*, uevents::*};
+pub use self::{daemon::*, debian::*, host::*, network::*, target::*, uevents::*};
 
 use std::fmt::Display;
 use std::fs::{self, OpenOptions};
