@@ -8,6 +8,7 @@
 //! [`Machine`] holds them together. A process may have either role or both; with both, log pages go from the finder to the
 //! connector in memory.
 
+pub mod announcement;
 pub mod backoff;
 pub mod connector;
 pub mod deadlines;

@@ -160,6 +160,7 @@ impl Daemon {
         });
         match bus {
             Ok(mut bus) => {
+                bus.want_announcements(self.settings.announcements(), now);
                 bus.start(now);
                 self.bus = Some(bus);
             }
@@ -386,6 +387,10 @@ impl Daemon {
             BusEvent::FinderUnreadable(why) => {
                 log::warn!("D-Bus: the finder's log pages cannot be had: {why}; its last ones stay in force");
             }
+            BusEvent::AvahiAppeared => log::info!("mDNS: Avahi is there, looking for discovery controllers"),
+            BusEvent::AvahiGone => log::warn!("mDNS: Avahi is gone; what it told stays in force"),
+            BusEvent::Announced(set) => log::debug!("mDNS: {} announcements", set.len()),
+            BusEvent::AvahiComplaint(why) => log::warn!("mDNS: {why}"),
         }
     }
 
@@ -455,6 +460,7 @@ impl Daemon {
                 self.machine.handle(now, self.settings.event());
                 if let Some(bus) = &mut self.bus {
                     bus.request_names(now);
+                    bus.want_announcements(self.settings.announcements(), now);
                 }
             }
             None => log::error!("the running configuration stays in force"),
