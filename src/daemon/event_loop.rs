@@ -200,13 +200,11 @@ impl Daemon {
         }
         // Replies are taken in before the uevents are drained and acted upon after that: then all that the kernel said before
         // a reply was sent is known when the reply is handled, and a recycled device name cannot be mistaken.
-        let helper_lost = is_ready(HELPER) && self.requests.receive(&self.sysfs).is_err();
+        let helper_lost = is_ready(HELPER) && self.requests.receive().is_err();
         if is_ready(UEVENTS) || is_ready(HELPER) {
             self.drain_uevents(now)?;
         }
-        while let Some(event) = self.requests.poll_event() {
-            self.machine.handle(now, event);
-        }
+        self.handle_replies(now);
         if helper_lost {
             self.replace_helper(now)?;
         }
@@ -233,6 +231,12 @@ impl Daemon {
         Ok(())
     }
 
+    fn handle_replies(&mut self, now: Instant) {
+        while let Some(event) = self.requests.poll_event(&self.sysfs) {
+            self.machine.handle(now, event);
+        }
+    }
+
     fn handle_probes(&mut self, now: Instant) {
         while let Some((portal, outcome)) = self.probes.poll_outcome() {
             self.machine.handle(now, Event::Probed { portal, outcome });
@@ -252,8 +256,10 @@ impl Daemon {
                 Received::Forged => log::debug!("a netlink message that is not the kernel's was ignored"),
                 Received::Event(message) => match Uevent::parse(message) {
                     Ok(uevent) => handle_uevent(&uevent, now, &self.sysfs, &mut self.machine, &mut self.requests),
+                    // Other devices may have names that are not text; that is no concern of ours.
+                    Err(error) if !concerns_nvme(message) => log::debug!("{error}"),
                     Err(error) => {
-                        log::warn!("{error}; reading all controllers again");
+                        log::warn!("{error}");
                         lost = true;
                     }
                 },
@@ -281,9 +287,7 @@ impl Daemon {
             acted = true;
             self.perform(now, action);
             // What failed before it got as far as the helper or the network.
-            while let Some(event) = self.requests.poll_event() {
-                self.machine.handle(now, event);
-            }
+            self.handle_replies(now);
             self.handle_probes(now);
         }
         if acted {
@@ -453,6 +457,9 @@ impl Daemon {
     fn reload(&mut self, now: Instant) {
         log::info!("reading the configuration again");
         self.manager.reloading();
+        if !self.requests.is_ready() {
+            self.requests.read_options();
+        }
         match self.paths.load() {
             Some(settings) => {
                 self.settings = settings;
@@ -491,9 +498,7 @@ impl Daemon {
         let restarted = self.requests.restart().and_then(|()| self.register_helper());
         restarted.map_err(|error| format!("the helper process cannot be started again: {error}"))?;
         self.read_devices(now);
-        while let Some(event) = self.requests.poll_event() {
-            self.machine.handle(now, event);
-        }
+        self.handle_replies(now);
         self.requests.read_options();
         Ok(())
     }
@@ -522,6 +527,11 @@ fn handle_uevent(uevent: &Uevent<'_>, now: Instant, sysfs: &Sysfs, machine: &mut
         ControllerEvent::DiscoveryLogChanged => machine.handle(now, Event::LogChanged(device.to_owned())),
         ControllerEvent::Added | ControllerEvent::OtherAen(_) | ControllerEvent::Other => {}
     }
+}
+
+/// Whether an event that cannot be read may have been about a controller.
+fn concerns_nvme(message: &[u8]) -> bool {
+    message.windows(4).any(|bytes| bytes == b"nvme")
 }
 
 fn describe<T, E: std::fmt::Display>(what: &str, outcome: Result<T, E>) -> Result<T, String> {

@@ -39,7 +39,16 @@ pub struct Requests {
     options: Vec<String>,
     /// Options that this kernel lacks and that was said of.
     missing: BTreeSet<&'static str>,
-    events: VecDeque<Event>,
+    /// Taken in, but not yet turned into events.
+    arrived: VecDeque<Arrival>,
+}
+
+/// What came back for a request.
+#[derive(Debug)]
+struct Arrival {
+    purpose: Purpose,
+    reply: Reply,
+    page: Option<Box<[u8]>>,
 }
 
 impl Requests {
@@ -49,7 +58,7 @@ impl Requests {
             open: BTreeMap::new(),
             options: Vec::new(),
             missing: BTreeSet::new(),
-            events: VecDeque::new(),
+            arrived: VecDeque::new(),
         }
     }
 
@@ -68,7 +77,7 @@ impl Requests {
             Ok(()) => self.send(&Request::Connect(Box::new(request)), Purpose::Connect(ticket)),
             Err(failure) => {
                 request.wipe();
-                self.events.push_back(Event::Connected { ticket, outcome: Err(failure) });
+                self.fail(Purpose::Connect(ticket), failure);
             }
         }
     }
@@ -80,24 +89,44 @@ impl Requests {
     pub fn read_log_page(&mut self, ticket: Ticket, device: Option<&Device>) {
         match device {
             Some(device) => self.send(&Request::ReadLogPage(ControllerIdentity::from(device)), Purpose::Page(ticket)),
-            None => self.events.push_back(Event::PageRead { ticket, outcome: Err(Failure::Gone.to_string()) }),
+            None => self.fail(Purpose::Page(ticket), Failure::Gone),
         }
     }
 
-    /// Takes in the replies that have arrived. Every uevent that the kernel sent before must have been handled when the
-    /// events that this yields are handled: read first, then drain the uevents, then ask [`Requests::poll_event`].
-    pub fn receive(&mut self, sysfs: &Sysfs) -> io::Result<()> {
+    /// Takes in the replies that have arrived. Every uevent that the kernel sent before them must have been handled before
+    /// their events are: call this first, then drain the uevents, then ask [`Requests::poll_event`].
+    pub fn receive(&mut self) -> io::Result<()> {
         self.helper.flush()?;
         while let Some((id, reply, page)) = self.helper.recv()? {
             if let Some(purpose) = self.open.remove(&id) {
-                self.answer(purpose, reply, page, sysfs);
+                self.arrived.push_back(Arrival { purpose, reply, page });
             }
         }
         Ok(())
     }
 
-    pub fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+    /// The next event. What sysfs shows of a new controller is looked up only now: had it gone before the uevents were
+    /// drained, it is not there; if it goes later, its uevent is still to come.
+    pub fn poll_event(&mut self, sysfs: &Sysfs) -> Option<Event> {
+        let Arrival { purpose, reply, page } = self.arrived.pop_front()?;
+        Some(match (purpose, reply, page) {
+            (purpose, Reply::Failed(failure), _) => failed(purpose, failure),
+            (Purpose::Options, Reply::Options(options), _) => {
+                self.options = options;
+                Event::FabricsReady(true)
+            }
+            (Purpose::Connect(ticket), Reply::Connected { instance, .. }, _) => {
+                Event::Connected { ticket, outcome: Ok(sysfs.controller(&format!("nvme{instance}"))) }
+            }
+            (Purpose::Disconnect(ticket), Reply::Disconnected, _) => Event::Disconnected { ticket, outcome: Ok(()) },
+            (Purpose::Page(ticket), Reply::LogPage { .. }, Some(page)) => Event::PageRead { ticket, outcome: Ok(page) },
+            (purpose, _, _) => failed(purpose, Failure::BadReply),
+        })
+    }
+
+    /// Whether the kernel can be asked to connect.
+    pub fn is_ready(&self) -> bool {
+        !self.options.is_empty()
     }
 
     /// Whether this kernel has a connect option.
@@ -112,6 +141,8 @@ impl Requests {
 
     /// Starts another helper. What was asked of the old one has failed, as far as anybody can tell.
     pub fn restart(&mut self) -> io::Result<()> {
+        // Collects the old one if it has ended.
+        self.helper.has_died();
         self.helper = Helper::start()?;
         for (_, purpose) in std::mem::take(&mut self.open) {
             self.fail(purpose, Failure::ChildDied);
@@ -131,35 +162,8 @@ impl Requests {
         }
     }
 
-    fn answer(&mut self, purpose: Purpose, reply: Reply, page: Option<Box<[u8]>>, sysfs: &Sysfs) {
-        let event = match (purpose, reply, page) {
-            (purpose, Reply::Failed(failure), _) => return self.fail(purpose, failure),
-            (Purpose::Options, Reply::Options(options), _) => {
-                self.options = options;
-                Event::FabricsReady(true)
-            }
-            (Purpose::Connect(ticket), Reply::Connected { instance, .. }, _) => {
-                Event::Connected { ticket, outcome: Ok(sysfs.controller(&format!("nvme{instance}"))) }
-            }
-            (Purpose::Disconnect(ticket), Reply::Disconnected, _) => Event::Disconnected { ticket, outcome: Ok(()) },
-            (Purpose::Page(ticket), Reply::LogPage { .. }, Some(page)) => Event::PageRead { ticket, outcome: Ok(page) },
-            (purpose, _, _) => return self.fail(purpose, Failure::BadReply),
-        };
-        self.events.push_back(event);
-    }
-
     fn fail(&mut self, purpose: Purpose, failure: Failure) {
-        self.events.push_back(match purpose {
-            Purpose::Options => {
-                log::error!(
-                    "{FABRICS}: cannot be read: {failure}; no controller can be connected until it appears anew"
-                );
-                Event::FabricsReady(false)
-            }
-            Purpose::Connect(ticket) => Event::Connected { ticket, outcome: Err(failure) },
-            Purpose::Disconnect(ticket) => Event::Disconnected { ticket, outcome: Err(failure) },
-            Purpose::Page(ticket) => Event::PageRead { ticket, outcome: Err(failure.to_string()) },
-        });
+        self.arrived.push_back(Arrival { purpose, reply: Reply::Failed(failure), page: None });
     }
 
     /// Leaves out what the transport or this kernel does not have; says so once for each option.
@@ -177,6 +181,18 @@ impl Requests {
 impl AsRawFd for Requests {
     fn as_raw_fd(&self) -> RawFd {
         self.helper.as_raw_fd()
+    }
+}
+
+fn failed(purpose: Purpose, failure: Failure) -> Event {
+    match purpose {
+        Purpose::Options => {
+            log::error!("{FABRICS}: cannot be read: {failure}; no controller can be connected until a reload");
+            Event::FabricsReady(false)
+        }
+        Purpose::Connect(ticket) => Event::Connected { ticket, outcome: Err(failure) },
+        Purpose::Disconnect(ticket) => Event::Disconnected { ticket, outcome: Err(failure) },
+        Purpose::Page(ticket) => Event::PageRead { ticket, outcome: Err(failure.to_string()) },
     }
 }
 

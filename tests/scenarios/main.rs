@@ -22,9 +22,22 @@
 //! }
 //! ```
 
+mod adoption;
 mod demo;
 mod guest;
 mod harness;
+mod hostile;
+mod identity;
+mod idle;
+mod module;
+mod notify;
+mod one_process;
+mod outage;
+mod reload;
+mod restart;
 mod sim;
 mod simulator;
+mod stas;
+mod storage;
+mod unreachable;
 mod vm;

@@ -2,15 +2,8 @@
 //! runs the program under test.
 
 use std::fs::{self, File};
-use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
-
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, setsockopt, socket,
-    sockopt::ReceiveTimeout,
-};
-use nix::sys::time::TimeVal;
 
 use crate::guest::{Guest, HOSTID, HOSTNQN};
 use crate::sim::{
@@ -106,7 +99,7 @@ fn tells_of_a_changed_log() {
         assert_eq!(attribute(&device, "dctype"), "none");
         waits_for_event(&dc, 1);
 
-        let events = Uevents::listen();
+        let events = guest.uevents();
         let admin = AdminQueue::open(&device);
         for round in 1..=3 {
             dc.set_entries([Entry::referral("192.0.2.1", "8009")]);
@@ -257,33 +250,5 @@ impl AdminQueue {
             [u32::from(lid) | u32::from(lsp) << 8 | numd << 16, numd >> 16, offset as u32, (offset >> 32) as u32];
         self.run(GET_LOG_PAGE, dwords, &mut page)?;
         Ok(page)
-    }
-}
-
-/// The kernel's uevents, from now on.
-struct Uevents(OwnedFd);
-
-impl Uevents {
-    fn listen() -> Self {
-        let socket =
-            socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkKObjectUEvent)
-                .unwrap();
-        bind(socket.as_raw_fd(), &NetlinkAddr::new(0, 1)).unwrap();
-        setsockopt(&socket, ReceiveTimeout, &TimeVal::new(10, 0)).unwrap();
-        Self(socket)
-    }
-
-    /// The next event with this text in it, its lines separated by blanks.
-    fn wait_for(&self, text: &str) -> String {
-        let mut buffer = [0; 4096];
-        loop {
-            let length = recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::empty())
-                .map_err(io::Error::from)
-                .unwrap_or_else(|error| panic!("waited for a uevent with {text}: {error}"));
-            let event = String::from_utf8_lossy(&buffer[..length]).replace('\0', " ");
-            if event.contains(text) {
-                return event;
-            }
-        }
     }
 }

@@ -104,8 +104,13 @@ impl Daemon {
         );
     }
 
+    /// How many of the lines printed so far contain `text`.
+    pub fn count_log(&self, text: &str) -> usize {
+        self.log().lines().filter(|line| line.contains(text)).count()
+    }
+
     #[track_caller]
-    fn signal(&self, signal: Signal) {
+    pub fn signal(&self, signal: Signal) {
         say(&format!("{signal} to {}", self.name));
         let pid = Pid::from_raw(i32::try_from(self.child.id()).expect("a process id"));
         must(kill(pid, signal).map_err(Into::into), format!("send {signal} to {}", self.name));

@@ -4,6 +4,7 @@ use super::{Guest, HOSTID, HOSTNQN, must, read};
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// A fabrics controller as /sys/class/nvme shows it. An attribute that the kernel lacks, or has not yet, is empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +71,41 @@ impl Guest {
     /// The live I/O controllers, by name.
     pub fn live_io_controllers(&self) -> Vec<Controller> {
         self.controllers().into_iter().filter(|controller| controller.is_io() && controller.is_live()).collect()
+    }
+
+    /// Returns as soon as these subsystems, and no others, are attached: a live I/O controller and a disk for each of them, and
+    /// no further I/O controller in whatever state. Gives the controllers, by name.
+    #[track_caller]
+    pub fn wait_for_storage(&self, nqns: &[&str], patience: Duration) -> Vec<Controller> {
+        let mut wanted = nqns.to_vec();
+        wanted.sort_unstable();
+        let is_wanted = |mut found: Vec<String>| {
+            found.sort_unstable();
+            found == wanted
+        };
+        let attached = || {
+            let controllers = self.controllers().into_iter().filter(|controller| !controller.is_discovery());
+            let disks = self.block_devices();
+            is_wanted(controllers.map(|controller| controller.subsysnqn).collect())
+                && is_wanted(disks.into_iter().map(|disk| disk.subsysnqn).collect())
+                && self.live_io_controllers().len() == wanted.len()
+        };
+        self.wait_until(&format!("exactly these are attached: {wanted:?}"), patience, attached);
+        self.live_io_controllers()
+    }
+
+    /// Fails the scenario unless these controllers are as they were, and never lost their connection.
+    #[track_caller]
+    pub fn assert_untouched(&self, before: &[Controller]) {
+        let now = self.controllers();
+        for controller in before {
+            assert!(now.contains(controller), "{controller:?} has changed\n{}", self.state());
+            let reconnected = |line: &&str| {
+                line.contains(&format!("{}: ", controller.name))
+                    && ["error recovery", "econnect"].iter().any(|sign| line.contains(sign))
+            };
+            assert_eq!(self.kernel_log().lines().find(reconnected), None, "{} was reconnected", controller.name);
+        }
     }
 
     /// The usable NVMe disks, by name, without the hidden devices of single paths.

@@ -7,9 +7,10 @@ mod daemon;
 mod host;
 mod network;
 mod target;
+mod uevents;
 
 #[allow(unused_imports, reason = "scenarios name the types that they need")]
-pub use self::{daemon::*, host::*, network::*, target::*};
+pub use self::{daemon::*, host::*, network::*, target::*, uevents::*};
 
 use std::fmt::Display;
 use std::fs::{self, OpenOptions};
