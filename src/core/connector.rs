@@ -12,7 +12,6 @@ use crate::core::Action;
 use crate::core::device::ControllerKind;
 use crate::core::evidence::{Ledger, Testimony};
 use crate::core::links::{Disposal, LinkId, Links};
-use crate::core::note::Note;
 use crate::core::policy::Policy;
 use crate::core::tid::TransportId;
 
@@ -40,23 +39,16 @@ impl Connector {
         self.policy = policy;
         self.scope = scope;
         self.options = Rc::new(self.policy.options().clone());
-        let mut configured = BTreeMap::new();
-        for controller in self.policy.configured() {
-            match controller {
-                Ok((tid, options)) => {
-                    configured.insert(tid, options);
-                }
-                Err(refused) => {
-                    let (tid, why) = *refused;
-                    self.actions.push_back(Action::Note(Note::ControllerIgnored { tid, why }));
-                }
-            }
-        }
+        let (configured, refused) = self.policy.configured();
+        self.actions.extend(refused.into_iter().map(Action::Note));
         let before = std::mem::replace(&mut self.configured, configured);
         let listed: Vec<_> = self.ledger.paths().map(|(path, _)| path.clone()).collect();
         let concerned: BTreeSet<_> = before.into_keys().chain(self.configured.keys().cloned()).chain(listed).collect();
-        for path in concerned {
-            self.decide(now, &path, links);
+        // What is wanted first, so that it can take over a connection that is let go otherwise.
+        let (wanted, unwanted): (Vec<_>, Vec<_>) =
+            concerned.into_iter().partition(|path| self.options_of(path).is_some());
+        for path in wanted.iter().chain(&unwanted) {
+            self.decide(now, path, links);
         }
         links.dispose_of_leftovers(now, ControllerKind::Io, self.disposal());
     }
@@ -80,15 +72,16 @@ impl Connector {
     /// Wants a path or lets it go, by what is configured and listed.
     fn decide(&mut self, now: Instant, path: &Rc<TransportId>, links: &mut Links) {
         let id = LinkId { kind: ControllerKind::Io, tid: path.clone() };
-        let options = match self.configured.get(path) {
-            Some(options) => Some(options),
-            None if self.ledger.is_listed(path) && self.policy.admits(path).is_ok() => Some(&self.options),
-            None => None,
-        };
-        match options {
+        match self.options_of(path) {
             Some(options) => links.want(now, id, options.clone()),
             None => links.unwant(&id, self.disposal()),
         }
+    }
+
+    /// The options to connect a path with; `None` if it is not wanted.
+    fn options_of(&self, path: &TransportId) -> Option<&Rc<ConnectOptions>> {
+        let is_wanted = || self.ledger.is_listed(path) && self.policy.admits(path).is_ok();
+        self.configured.get(path).or_else(|| is_wanted().then_some(&self.options))
     }
 
     fn disposal(&self) -> Disposal {
@@ -107,5 +100,10 @@ impl Connector {
     /// The discovery controllers that list a path.
     pub fn sources(&self, path: &TransportId) -> impl Iterator<Item = &Rc<TransportId>> {
         self.ledger.sources_of(path)
+    }
+
+    #[cfg(test)]
+    pub fn is_empty(&self) -> bool {
+        self.configured.is_empty() && self.ledger.paths().next().is_none() && self.ledger.sources().next().is_none()
     }
 }

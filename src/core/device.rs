@@ -1,6 +1,6 @@
 //! What the kernel shows of one controller, and whether that controller is the one somebody wants.
 
-use crate::core::tid::{DISCOVERY_NQN, Transport, TransportId, canonical_address};
+use crate::core::tid::{DISCOVERY_NQN, Transport, TransportId, canonical_address, canonical_service};
 
 /// What a controller is for (sysfs `cntrltype`, Identify Controller CNTRLTYPE).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -104,6 +104,7 @@ pub fn parse_sysfs_address(transport: Transport, attribute: &str, mut take: impl
     {
         match key {
             "traddr" | "host_traddr" | "src_addr" => take(key, canonical_address(transport, value)),
+            "trsvcid" => take(key, canonical_service(transport, value)),
             _ => take(key, value.to_owned()),
         }
     }

@@ -1,68 +1,134 @@
-//! The NVMe-oF controllers that the kernel has, found by name and by whom they serve.
+//! The NVMe-oF controllers that the kernel has, found by name and by place; which links each of them serves, and which of
+//! them are ours. All of that ends with the controller: a recycled name begins anew.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::core::Ticket;
 use crate::core::device::{ControllerKind, Device};
+use crate::core::links::LinkId;
 use crate::core::tid::{Transport, TransportId};
 
-/// Where a controller is, as far as any pinning and any of its names leaves it the same.
-type Address = (Transport, String, String);
+/// Where a controller is, as far as any pinning leaves it the same: transport, address, service id, NQN. A discovery
+/// controller may be asked for by another NQN than its own, so for those the NQN is left out; I/O controllers share an
+/// address by the hundred.
+type Place = (Transport, String, String, String);
+
+#[derive(Debug)]
+struct Known {
+    device: Device,
+    served: BTreeSet<LinkId>,
+    /// Connected by us, now or in an earlier run: we may take it down.
+    owned: bool,
+    /// The disconnect that is under way.
+    leaving: Option<Ticket>,
+}
 
 /// Mirrors `/sys/class/nvme`, fabrics controllers only.
 #[derive(Debug, Default)]
 pub struct Devices {
-    by_name: BTreeMap<String, Device>,
-    /// I/O controllers also by NQN, since hundreds of them share an address.
-    by_address: BTreeMap<(Address, String), BTreeSet<String>>,
+    by_name: BTreeMap<String, Known>,
+    by_place: BTreeMap<Place, BTreeSet<String>>,
 }
 
 impl Devices {
     pub fn get(&self, name: &str) -> Option<&Device> {
-        self.by_name.get(name)
+        self.by_name.get(name).map(|known| &known.device)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Device> {
-        self.by_name.values()
+        self.by_name.values().map(|known| &known.device)
     }
 
+    /// Notes what sysfs shows of a controller. One of that name that is not the same must have been removed before.
     pub fn insert(&mut self, device: Device) {
-        self.remove(&device.name);
-        self.by_address.entry(place_of(&device)).or_default().insert(device.name.clone());
-        self.by_name.insert(device.name.clone(), device);
+        if let Some(known) = self.by_name.get_mut(&device.name) {
+            known.device = device;
+            return;
+        }
+        let place = place_of(device.transport, &device.traddr, &device.trsvcid, device.kind, &device.subsysnqn);
+        self.by_place.entry(place).or_default().insert(device.name.clone());
+        let known = Known { device, served: BTreeSet::new(), owned: false, leaving: None };
+        self.by_name.insert(known.device.name.clone(), known);
     }
 
-    pub fn remove(&mut self, name: &str) -> Option<Device> {
-        let device = self.by_name.remove(name)?;
-        let place = place_of(&device);
-        if let Some(names) = self.by_address.get_mut(&place) {
+    /// Whether the controller of this name that we know is another one.
+    pub fn is_recycled(&self, device: &Device) -> bool {
+        self.get(&device.name).is_some_and(|earlier| !device.is_same_controller(earlier))
+    }
+
+    /// Forgets a controller; the links that it served.
+    pub fn remove(&mut self, name: &str) -> BTreeSet<LinkId> {
+        let Some(Known { device, served, .. }) = self.by_name.remove(name) else {
+            return BTreeSet::new();
+        };
+        let place = place_of(device.transport, &device.traddr, &device.trsvcid, device.kind, &device.subsysnqn);
+        if let Some(names) = self.by_place.get_mut(&place) {
             names.remove(name);
             if names.is_empty() {
-                self.by_address.remove(&place);
+                self.by_place.remove(&place);
             }
         }
-        Some(device)
+        served
     }
 
-    /// A controller that serves `wanted` already, if there is one.
+    /// A controller that serves `wanted` already and is to stay.
     pub fn serving(&self, wanted: &TransportId, kind: ControllerKind) -> Option<&Device> {
-        let nqn = match kind {
-            ControllerKind::Io => wanted.subsysnqn(),
-            ControllerKind::Discovery => "",
-        };
-        let address = (wanted.transport(), wanted.traddr().to_owned(), wanted.trsvcid().to_owned());
-        self.by_address
-            .get(&(address, nqn.to_owned()))?
-            .iter()
-            .filter_map(|name| self.by_name.get(name))
-            .find(|device| device.is_usable() && device.serves(wanted, kind))
+        let place = place_of(wanted.transport(), wanted.traddr(), wanted.trsvcid(), kind, wanted.subsysnqn());
+        let names = self.by_place.get(&place)?;
+        names.iter().filter_map(|name| self.adoptable(name)).find(|device| device.serves(wanted, kind))
+    }
+
+    /// The controller of this name, if it is one that a link can rely on.
+    pub fn adoptable(&self, name: &str) -> Option<&Device> {
+        let known = self.by_name.get(name)?;
+        (known.leaving.is_none() && known.device.is_usable()).then_some(&known.device)
+    }
+
+    // ---- whom it serves, and whose it is -------------------------------------------------------------------------
+
+    pub fn served_by(&self, name: &str) -> impl Iterator<Item = &LinkId> {
+        self.by_name.get(name).into_iter().flat_map(|known| &known.served)
+    }
+
+    pub fn serve(&mut self, name: &str, id: &LinkId) {
+        if let Some(known) = self.by_name.get_mut(name) {
+            known.served.insert(id.clone());
+        }
+    }
+
+    pub fn stop_serving(&mut self, name: &str, id: &LinkId) {
+        if let Some(known) = self.by_name.get_mut(name) {
+            known.served.remove(id);
+        }
+    }
+
+    pub fn is_owned(&self, name: &str) -> bool {
+        self.by_name.get(name).is_some_and(|known| known.owned)
+    }
+
+    pub fn own(&mut self, name: &str) {
+        if let Some(known) = self.by_name.get_mut(name) {
+            known.owned = true;
+        }
+    }
+
+    /// A disconnect begins (`Some`), or did not work (`None`).
+    pub fn set_leaving(&mut self, name: &str, disconnect: Option<Ticket>) {
+        if let Some(known) = self.by_name.get_mut(name) {
+            known.leaving = disconnect;
+        }
+    }
+
+    /// Whether the controller of this name is the one that this disconnect was for.
+    pub fn is_leaving(&self, name: &str, disconnect: Ticket) -> bool {
+        self.by_name.get(name).is_some_and(|known| known.leaving == Some(disconnect))
     }
 }
 
-/// A discovery controller may be asked for by another NQN than its own, so its NQN is no part of its place.
-fn place_of(device: &Device) -> (Address, String) {
-    let nqn = match device.kind {
-        ControllerKind::Io => device.subsysnqn.clone(),
-        ControllerKind::Discovery => String::new(),
+fn place_of(transport: Transport, traddr: &str, trsvcid: &str, kind: ControllerKind, subsysnqn: &str) -> Place {
+    let subsysnqn = match kind {
+        ControllerKind::Io => subsysnqn,
+        ControllerKind::Discovery => "",
     };
-    ((device.transport, device.traddr.clone(), device.trsvcid.clone()), nqn)
+    (transport, traddr.to_owned(), trsvcid.to_owned(), subsysnqn.to_owned())
 }

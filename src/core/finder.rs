@@ -57,7 +57,7 @@ struct Discovery {
     /// The last failure that was reported.
     complaint: Option<String>,
     /// What was reported of the page's entries.
-    entry_complaints: Vec<String>,
+    entry_complaints: BTreeSet<String>,
 }
 
 /// A Get Log Page that is under way.
@@ -98,25 +98,16 @@ impl Finder {
     /// Takes a new configuration in force. Controllers that it no longer contains are let go: the administrator says so.
     pub fn configure(&mut self, now: Instant, policy: Policy, links: &mut Links) {
         self.policy = policy;
-        let mut wanted = BTreeMap::new();
-        for controller in self.policy.configured() {
-            match controller {
-                Ok((tid, options)) => {
-                    wanted.insert(tid, options);
-                }
-                Err(refused) => {
-                    let (tid, why) = *refused;
-                    self.actions.push_back(Action::Note(Note::ControllerIgnored { tid, why }));
-                }
-            }
-        }
+        let (wanted, refused) = self.policy.configured();
+        self.actions.extend(refused.into_iter().map(Action::Note));
         let dropped: Vec<_> = self.controllers.keys().filter(|tid| !wanted.contains_key(*tid)).cloned().collect();
-        for tid in dropped {
-            self.drop_controller(&tid, links);
-        }
+        // What is wanted first, so that it can take over a connection that is let go otherwise.
         for (tid, options) in wanted {
             self.controllers.entry(tid.clone()).or_insert_with(|| Discovery::new(Origin::Configured));
             links.want(now, link_id(&tid), options);
+        }
+        for tid in dropped {
+            self.drop_controller(&tid, links);
         }
         links.dispose_of_leftovers(now, ControllerKind::Discovery, Disposal::Disconnect);
     }
@@ -125,7 +116,6 @@ impl Finder {
         self.forget_reading(tid);
         self.controllers.remove(tid);
         links.unwant(&link_id(tid), Disposal::Disconnect);
-        self.testimonies.push_back((tid.clone(), Testimony::Dropped));
         self.actions.push_back(Action::Publish(Change::DiscoveryControllerRemoved));
     }
 
@@ -175,7 +165,7 @@ impl Finder {
     }
 
     /// The answer to [`Action::ReadLogPage`]. `Err` says in words what went wrong.
-    pub fn page_read(&mut self, now: Instant, ticket: Ticket, outcome: Result<Box<[u8]>, String>, links: &mut Links) {
+    pub fn page_read(&mut self, now: Instant, ticket: Ticket, outcome: Result<Box<[u8]>, String>) {
         let Some(tid) = self.in_flight.remove(&ticket) else {
             return;
         };
@@ -185,10 +175,7 @@ impl Finder {
         let again = discovery.reading.take().is_some_and(|reading| reading.again);
         let outcome = outcome.and_then(|bytes| Page::new(bytes).map_err(|error| error.to_string()));
         match outcome {
-            Ok(page) => {
-                links.heard_from(now, &link_id(&tid));
-                self.accept_page(&tid, page);
-            }
+            Ok(page) => self.accept_page(&tid, page),
             Err(why) => self.page_failed(now, &tid, why),
         }
         if again {
@@ -255,11 +242,11 @@ impl Finder {
     }
 
     /// Reports what is wrong with a page's entries, once, and not without bound.
-    fn complain(&mut self, tid: &Rc<TransportId>, complaints: Vec<String>) {
+    fn complain(&mut self, tid: &Rc<TransportId>, complaints: BTreeSet<String>) {
         let Some(discovery) = self.controllers.get_mut(tid) else {
             return;
         };
-        let fresh: Vec<_> = complaints.iter().filter(|why| !discovery.entry_complaints.contains(why)).collect();
+        let fresh: Vec<_> = complaints.difference(&discovery.entry_complaints).collect();
         for why in fresh.iter().take(MAX_COMPLAINTS) {
             let note = Note::EntryIgnored { from: (**tid).clone(), why: (*why).clone() };
             self.actions.push_back(Action::Note(note));
@@ -297,13 +284,18 @@ impl Finder {
         if let Some(action) = self.actions.pop_front() {
             return Some(action);
         }
-        let tid = self.due.pop_first()?;
-        let discovery = self.controllers.get_mut(&tid)?;
-        let device = discovery.device.clone()?;
-        let ticket = links.next_ticket();
-        discovery.reading = Some(Reading { ticket, again: false });
-        self.in_flight.insert(ticket, tid);
-        Some(Action::ReadLogPage { ticket, device })
+        while let Some(tid) = self.due.pop_first() {
+            if let Some(discovery) = self.controllers.get_mut(&tid)
+                && let Some(device) = discovery.device.clone()
+            {
+                let ticket = links.next_ticket();
+                discovery.reading = Some(Reading { ticket, again: false });
+                self.retries.cancel(&tid);
+                self.in_flight.insert(ticket, tid);
+                return Some(Action::ReadLogPage { ticket, device });
+            }
+        }
+        None
     }
 
     // ---- what others ask -----------------------------------------------------------------------------------------
@@ -332,6 +324,15 @@ impl Finder {
         }
     }
 
+    #[cfg(test)]
+    pub fn is_empty(&self) -> bool {
+        self.controllers.is_empty()
+            && self.in_flight.is_empty()
+            && self.due.is_empty()
+            && self.retries.next().is_none()
+            && self.testimonies.is_empty()
+    }
+
     pub fn is_reading(&self, tid: &TransportId) -> bool {
         self.controllers.get(tid).is_some_and(|discovery| discovery.reading.is_some())
     }
@@ -347,7 +348,7 @@ impl Discovery {
             reading: None,
             failures: 0,
             complaint: None,
-            entry_complaints: Vec::new(),
+            entry_complaints: BTreeSet::new(),
         }
     }
 }

@@ -23,6 +23,9 @@ pub mod policy;
 pub mod portal;
 pub mod tid;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Instant;
@@ -43,6 +46,9 @@ use crate::helper::message::Failure;
 pub type Ticket = u64;
 
 /// Something that happened.
+///
+/// What the kernel said before the helper sent a reply has to be handed in before that reply: device names are recycled at
+/// once, and a late removal would be taken for that of the new controller. Answers to what was not asked are ignored.
 #[derive(Debug)]
 pub enum Event {
     /// The settings in force, at start and after each reload; of the roles that this process has.
@@ -82,7 +88,7 @@ pub enum Event {
     },
     /// What a finder in another process knows: all of its discovery controllers.
     FinderReports(Vec<(Rc<TransportId>, Testimony)>),
-    /// The daemon is asked to stop.
+    /// The daemon is asked to stop. No connect is started any more.
     Stop,
 }
 
@@ -196,14 +202,18 @@ impl Machine {
             Event::LogChanged(name) => self.read_soon(&name),
             Event::Probed { portal, outcome } => self.links.probed(now, &portal, outcome),
             Event::Connected { ticket, outcome } => self.links.connected(now, ticket, outcome),
-            Event::Disconnected { ticket, outcome } => self.links.disconnected(now, ticket, outcome),
+            Event::Disconnected { ticket, outcome } => {
+                self.links.disconnected(now, ticket, outcome);
+                self.unsaved = true;
+            }
             Event::PageRead { ticket, outcome } => {
                 if let Some(finder) = &mut self.finder {
-                    finder.page_read(now, ticket, outcome, &mut self.links);
+                    finder.page_read(now, ticket, outcome);
                 }
             }
             Event::FinderReports(reports) => self.hear_finder(now, reports),
             Event::Stop => {
+                self.links.set_ready(false);
                 if let (Some(finder), false) = (&mut self.finder, self.persistent_connections) {
                     finder.stop(&mut self.links);
                 }
@@ -236,7 +246,8 @@ impl Machine {
             .or_else(|| std::mem::take(&mut self.unsaved).then_some(Action::Save))
     }
 
-    /// Whether a stop may be completed: nothing of what it started is under way.
+    /// Whether a stop may be completed: nothing is still to be disconnected. That may take as long as a connect that is in
+    /// flight does, a minute and more.
     pub fn may_stop(&self) -> bool {
         !self.links.is_disconnecting()
     }
@@ -268,9 +279,9 @@ impl Machine {
         if let (Some(connector), Some(settings)) = (&mut self.connector, connector_settings) {
             let policy = Policy::new(settings.common, ControllerKind::Io, host_nqn);
             connector.configure(now, policy, settings.disconnect_scope, &mut self.links);
-            if let Some(finder) = &self.finder {
-                connector.hear_dropped(now, |source| finder.knows(source), &mut self.links);
-            }
+        }
+        if let (Some(finder), Some(connector)) = (&self.finder, &mut self.connector) {
+            connector.hear_dropped(now, |source| finder.knows(source), &mut self.links);
         }
         self.unsaved = true;
     }

@@ -47,7 +47,10 @@ impl fmt::Display for Note {
             Note::Lost { id, device } => write!(f, "{id}: the kernel removed {device}; connecting again"),
             Note::Unreachable { portal, why, waiting, retry_in } => {
                 write!(f, "{portal}: {why}; {waiting} waiting, next try in {}", Rounded(*retry_in))?;
-                f.write_str(", then at growing intervals up to a minute")
+                if *retry_in < Duration::from_secs(60) {
+                    f.write_str(", then at growing intervals up to a minute")?;
+                }
+                Ok(())
             }
             Note::ConnectFailed { id, why, retry_in } => {
                 write!(f, "{id}: not connected: {why}; next try in {}", Rounded(*retry_in))

@@ -96,7 +96,7 @@ impl<'a> Listed<'a> {
         if !is_nqn(self.subnqn) {
             return Err(format!("{:?} is not an NQN", self.subnqn));
         }
-        if transport.is_ip() && self.trsvcid.parse::<u16>().is_err() {
+        if transport.is_ip() && !matches!(self.trsvcid.parse::<u16>(), Ok(1..)) {
             return Err(format!("{:?} is not a port", self.trsvcid));
         }
         Ok(Some(TransportId::new(transport, self.inherit(transport, from))))
@@ -123,16 +123,18 @@ pub fn is_nqn(text: &str) -> bool {
 }
 
 /// The I/O paths of a page, and what is wrong with its other entries.
-pub fn paths(page: &Page, from: &TransportId) -> (BTreeSet<Rc<TransportId>>, Vec<String>) {
+pub fn paths(page: &Page, from: &TransportId) -> (BTreeSet<Rc<TransportId>>, BTreeSet<String>) {
     let mut paths = BTreeSet::new();
-    let mut complaints = Vec::new();
+    let mut complaints = BTreeSet::new();
     for (number, entry) in page.entries().iter().enumerate() {
         match Listed::from_wire(entry).and_then(|listed| listed.path(from)) {
             Ok(Some(path)) => {
                 paths.insert(Rc::new(path));
             }
             Ok(None) => {}
-            Err(why) => complaints.push(format!("entry {number}: {why}")),
+            Err(why) => {
+                complaints.insert(format!("entry {number}: {why}"));
+            }
         }
     }
     (paths, complaints)

@@ -1,11 +1,13 @@
 //! What the administrator's settings mean for a controller: which ones are configured, which may be connected at all.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::rc::Rc;
 
 use crate::config::settings::{Common, ConnectOptions, ControllerEntry, Exclusion, IpFamily};
 use crate::core::device::ControllerKind;
-use crate::core::tid::{DISCOVERY_NQN, Spelling, TransportId, canonical_address, is_usable_address};
+use crate::core::note::Note;
+use crate::core::tid::{DISCOVERY_NQN, Spelling, TransportId, canonical_address, canonical_service, is_usable_address};
 
 /// What both daemons' settings say about any controller.
 #[derive(Debug, Default)]
@@ -15,23 +17,28 @@ pub struct Policy {
     host_nqn: String,
 }
 
-/// A controller that the configuration names, with the options to connect it with.
-pub type Configured = (Rc<TransportId>, Rc<ConnectOptions>);
+/// The controllers that the configuration names, with the options to connect each with.
+pub type Configured = BTreeMap<Rc<TransportId>, Rc<ConnectOptions>>;
 
 impl Policy {
     pub fn new(common: Common, kind: ControllerKind, host_nqn: &str) -> Policy {
         Policy { common, kind: Some(kind), host_nqn: host_nqn.to_owned() }
     }
 
-    /// The controllers that the configuration names. `Err` for those that cannot be used, with the reason.
-    pub fn configured(&self) -> impl Iterator<Item = Result<Configured, Box<(TransportId, String)>>> {
-        self.common.controllers.iter().map(|entry| {
+    /// The controllers that the configuration names, and what is to be said of those that cannot be used.
+    pub fn configured(&self) -> (Configured, Vec<Note>) {
+        let mut configured = BTreeMap::new();
+        let mut refused = Vec::new();
+        for entry in &self.common.controllers {
             let tid = self.transport_id(entry);
             match self.admits(&tid) {
-                Ok(()) => Ok((Rc::new(tid), Rc::new(entry.options.or(&self.common.options)))),
-                Err(why) => Err(Box::new((tid, why))),
+                Ok(()) => {
+                    configured.insert(Rc::new(tid), Rc::new(entry.options.or(&self.common.options)));
+                }
+                Err(why) => refused.push(Note::ControllerIgnored { tid, why }),
             }
-        })
+        }
+        (configured, refused)
     }
 
     /// The options for a controller that the configuration does not name.
@@ -89,7 +96,7 @@ fn excludes(exclusion: &Exclusion, tid: &TransportId) -> bool {
     *exclusion != Exclusion::default()
         && exclusion.transport.is_none_or(|transport| transport == tid.transport())
         && agrees(&canonical_address(tid.transport(), &exclusion.traddr), tid.traddr())
-        && agrees(&exclusion.trsvcid, tid.trsvcid())
+        && agrees(&canonical_service(tid.transport(), &exclusion.trsvcid), tid.trsvcid())
         && agrees(&exclusion.subsysnqn, tid.subsysnqn())
         && agrees(&exclusion.host_iface, tid.host_iface())
         && agrees(&exclusion.host_nqn, tid.host_nqn())

@@ -5,16 +5,12 @@
 //! first, by the daemon's own non-blocking connect and Initialize Connection Request. All controllers behind a portal share
 //! the answer, the back-off and the retry: 250 subsystems behind a dead address cost one probe at a time.
 
-use std::collections::BTreeSet;
 use std::fmt;
-use std::time::{Duration, Instant};
 
-use crate::core::links::LinkId;
+use nix::errno::Errno;
+
 use crate::core::tid::{Transport, TransportId};
-
-/// How long an answer is believed. Long enough that a burst of connects needs one probe, short enough that a portal which
-/// dies in between costs little.
-pub const ANSWER_VALID: Duration = Duration::from_secs(5);
+use crate::helper::message::Failure;
 
 /// One end of the network as seen from this host.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,59 +52,20 @@ impl fmt::Display for PortalId {
     }
 }
 
-/// What is known of a portal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answer {
-    Unknown,
-    /// A probe is under way.
-    Asked,
-    /// An NVMe/TCP controller answered.
-    Yes {
-        until: Instant,
-    },
-    /// Nothing useful answered; probed again when the portal's deadline fires.
-    No,
-}
-
-/// A portal and the controllers behind it.
-#[derive(Debug)]
-pub struct Portal {
-    pub members: BTreeSet<LinkId>,
-    pub answer: Answer,
-    /// Failures since a controller behind it was last connected.
-    pub failures: u32,
-    /// The last failure that was reported.
-    pub complaint: Option<String>,
-}
-
-impl Portal {
-    pub fn new() -> Portal {
-        Portal { members: BTreeSet::new(), answer: Answer::Unknown, failures: 0, complaint: None }
-    }
-
-    /// Notes a failure; whether it is news.
-    pub fn fail(&mut self, why: &str) -> bool {
-        self.answer = Answer::No;
-        self.failures = self.failures.saturating_add(1);
-        let news = self.complaint.as_deref() != Some(why);
-        self.complaint = Some(why.to_owned());
-        news
-    }
-
-    pub fn answered(&mut self, now: Instant) {
-        self.answer = Answer::Yes { until: now + ANSWER_VALID };
-    }
-
-    /// A controller behind it was connected.
-    pub fn proved(&mut self, now: Instant) {
-        self.answered(now);
-        self.failures = 0;
-        self.complaint = None;
-    }
-}
-
-impl Default for Portal {
-    fn default() -> Self {
-        Portal::new()
-    }
+/// Whether a failed connect says something about the portal, and not just about one controller behind it: nothing got as
+/// far as the controller, or nothing could be sent from here.
+pub fn blames_portal(failure: &Failure) -> bool {
+    const NETWORK: [Errno; 10] = [
+        Errno::ECONNREFUSED,
+        Errno::ECONNRESET,
+        Errno::ETIMEDOUT,
+        Errno::EAGAIN,
+        Errno::ENETUNREACH,
+        Errno::EHOSTUNREACH,
+        Errno::ENETDOWN,
+        Errno::EHOSTDOWN,
+        Errno::ENODEV,
+        Errno::EADDRNOTAVAIL,
+    ];
+    NETWORK.iter().any(|errno| *failure == Failure::from(*errno))
 }

@@ -13,6 +13,9 @@ pub const DISCOVERY_NQN: &str = "nqn.2014-08.org.nvmexpress.discovery";
 /// Longest NQN in bytes, terminator not counted (kernel: `NVMF_NQN_SIZE` less one).
 pub const NQN_MAX: usize = 223;
 
+/// Size of an interface name with its terminator (kernel: include/uapi/linux/if.h).
+const IFNAMSIZ: usize = 16;
+
 /// A fabric that the Linux host driver can speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Transport {
@@ -95,7 +98,7 @@ impl TransportId {
         TransportId {
             transport,
             traddr: canonical_address(transport, spelling.traddr),
-            trsvcid: spelling.trsvcid.trim().to_owned(),
+            trsvcid: canonical_service(transport, spelling.trsvcid),
             subsysnqn: spelling.subsysnqn.trim().to_owned(),
             host_traddr: canonical_address(transport, spelling.host_traddr),
             host_iface: spelling.host_iface.trim().to_owned(),
@@ -159,12 +162,34 @@ impl fmt::Display for TransportId {
 /// Splits `fe80::1%eth0` into address and zone; IPv4-mapped addresses come out as IPv4.
 pub fn parse_ip(text: &str) -> Option<(IpAddr, Option<&str>)> {
     let (address, zone) = match text.split_once('%') {
-        Some((address, zone)) if !zone.is_empty() => (address, Some(zone)),
+        Some((address, zone)) if is_interface_name(zone) => (address, Some(zone)),
         Some(_) => return None,
         None => (text, None),
     };
     let ip = address.parse::<IpAddr>().ok()?.to_canonical();
     Some((ip, zone))
+}
+
+/// Two world wide names: `nn-0x…:pn-0x…` (kernel: `nvme_fc_parse_traddr`).
+fn is_fc_address(traddr: &str) -> bool {
+    let is_wwn = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let names = traddr.strip_prefix("nn-0x").and_then(|rest| rest.split_once(":pn-0x"));
+    names.is_some_and(|(node, port)| is_wwn(node) && is_wwn(port))
+}
+
+/// What the kernel takes for an interface name (`dev_valid_name`), without what would end an option of a connect string.
+fn is_interface_name(text: &str) -> bool {
+    (1..IFNAMSIZ).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'/' | b':' | b',' | b'%'))
+}
+
+/// The one spelling of a service id by which it is stored and compared: a port is a number.
+pub fn canonical_service(transport: Transport, spelling: &str) -> String {
+    let text = spelling.trim();
+    match text.parse::<u16>() {
+        Ok(port) if transport.is_ip() => port.to_string(),
+        _ => text.to_owned(),
+    }
 }
 
 /// The one spelling of an address by which it is stored and compared.
@@ -184,8 +209,8 @@ pub fn canonical_address(transport: Transport, spelling: &str) -> String {
 /// that some discovery controllers list, no multicast, and an IP address where the transport wants one.
 pub fn is_usable_address(transport: Transport, traddr: &str) -> bool {
     match transport {
-        Transport::Loop => true,
-        Transport::Fc => traddr.starts_with("nn-0x") && traddr.contains(":pn-0x"),
+        Transport::Loop => traddr.bytes().all(|byte| byte.is_ascii_graphic() && byte != b','),
+        Transport::Fc => is_fc_address(traddr),
         Transport::Tcp | Transport::Rdma => {
             parse_ip(traddr).is_some_and(|(ip, _)| !ip.is_unspecified() && !ip.is_multicast())
         }
@@ -223,12 +248,26 @@ mod tests {
 
     #[test]
     fn nonsense_addresses_are_not_usable() {
-        for bad in ["", "0.0.0.0", "::", "::ffff:0.0.0.0", "224.0.0.1", "ff02::1", "fe80::1%", "1.2.3", "\u{fffd}"] {
+        for bad in [
+            "",
+            "0.0.0.0",
+            "::",
+            "::ffff:0.0.0.0",
+            "224.0.0.1",
+            "ff02::1",
+            "fe80::1%",
+            "fe80::1%eth0,nqn=x",
+            "1.2.3",
+            "\u{fffd}",
+        ] {
             assert!(!is_usable_address(Transport::Tcp, bad), "{bad}");
         }
         assert!(is_usable_address(Transport::Tcp, "fe80::1%eth0"));
         assert!(is_usable_address(Transport::Rdma, "10.0.0.1"));
-        assert!(!is_usable_address(Transport::Fc, "10.0.0.1"));
+        assert!(is_usable_address(Transport::Fc, "nn-0x10001100ab000001:pn-0x20001100ab000001"));
+        for bad in ["10.0.0.1", "nn-0x10", "nn-0x10:pn-0x", "nn-0x10:pn-0x20,nqn=x"] {
+            assert!(!is_usable_address(Transport::Fc, bad), "{bad}");
+        }
     }
 
     #[test]

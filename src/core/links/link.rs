@@ -1,0 +1,116 @@
+//! One link: a controller that somebody wants connected, and how far it has come.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use crate::config::settings::ConnectOptions;
+use crate::core::device::{ControllerKind, Device};
+use crate::core::links::turns::Turn;
+use crate::core::portal::PortalId;
+use crate::core::tid::{DISCOVERY_NQN, Spelling, TransportId};
+
+/// A wanted controller.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LinkId {
+    pub kind: ControllerKind,
+    pub tid: Rc<TransportId>,
+}
+
+impl LinkId {
+    /// Whether two links could end up at the same kernel controller, differing only in their pinning or in the name by
+    /// which they ask for a discovery controller.
+    pub fn is_same_place(&self, other: &LinkId) -> bool {
+        let address = |id: &LinkId| (id.kind, id.tid.transport());
+        address(self) == address(other)
+            && self.tid.traddr() == other.tid.traddr()
+            && self.tid.trsvcid() == other.tid.trsvcid()
+            && (self.kind == ControllerKind::Discovery || self.tid.subsysnqn() == other.tid.subsysnqn())
+    }
+
+    /// The first, in order, of the links at the same place as this one: there the search for the others begins.
+    pub fn first_of_place(&self) -> LinkId {
+        let subsysnqn = match self.kind {
+            ControllerKind::Io => self.tid.subsysnqn(),
+            ControllerKind::Discovery => "",
+        };
+        let (traddr, trsvcid) = (self.tid.traddr(), self.tid.trsvcid());
+        let spelling = Spelling { traddr, trsvcid, subsysnqn, ..Spelling::default() };
+        LinkId { kind: self.kind, tid: Rc::new(TransportId::new(self.tid.transport(), spelling)) }
+    }
+
+    /// The link that asks for just this kernel controller, without pinning.
+    pub fn of_device(device: &Device) -> LinkId {
+        let (traddr, trsvcid, subsysnqn) = (&device.traddr, &device.trsvcid, &device.subsysnqn);
+        let spelling = Spelling { traddr, trsvcid, subsysnqn, ..Spelling::default() };
+        LinkId { kind: device.kind, tid: Rc::new(TransportId::new(device.transport, spelling)) }
+    }
+}
+
+/// Whether a discovery controller is asked for by a name of its own (TP8013), which the kernel has to be told.
+pub fn needs_discovery_option(id: &LinkId) -> bool {
+    id.kind == ControllerKind::Discovery && id.tid.subsysnqn() != DISCOVERY_NQN
+}
+
+/// What happened to a link. Every `Up` is followed by one `Down`.
+#[derive(Debug, PartialEq, Eq)]
+pub enum LinkChange {
+    Up { id: LinkId, device: String },
+    Down { id: LinkId, device: String },
+}
+
+/// What becomes of the connection when its link is no longer wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disposal {
+    /// Disconnected if it is ours.
+    Disconnect,
+    Keep,
+}
+
+#[derive(Debug)]
+pub(super) struct Link {
+    pub state: State,
+    pub options: Rc<ConnectOptions>,
+    /// `None` if its transport cannot be probed.
+    pub portal: Option<PortalId>,
+    /// `Err` once the link is unwanted but the kernel is not done with it.
+    pub wanted: Result<(), Disposal>,
+    /// Failures in a row. A connection has to last for a while before they are forgotten.
+    pub failures: u32,
+    /// The last failure that was reported.
+    pub complaint: Option<String>,
+}
+
+/// See the diagram in [`links`](crate::core::links).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum State {
+    /// Waits for its portal to answer.
+    AwaitingPortal,
+    /// Its portal answers; waits for its turn at the kernel.
+    Queued {
+        turn: Turn,
+    },
+    /// Another link at the same place is being connected: that connection may serve this one too.
+    AwaitingTwin,
+    Connecting {
+        since: Instant,
+    },
+    Live {
+        device: String,
+        since: Instant,
+    },
+    /// Failed although its portal answers, or has none.
+    BackingOff,
+    Disconnecting {
+        device: String,
+    },
+}
+
+impl State {
+    /// Not connected, and nothing under way that would connect it.
+    pub fn can_adopt(&self) -> bool {
+        match self {
+            State::AwaitingPortal | State::Queued { .. } | State::AwaitingTwin | State::BackingOff => true,
+            State::Connecting { .. } | State::Live { .. } | State::Disconnecting { .. } => false,
+        }
+    }
+}

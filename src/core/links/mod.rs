@@ -1,0 +1,292 @@
+//! Links: controllers that somebody wants connected, of either kind, and the way each of them gets there.
+//!
+//! The finder and the connector say *what* is wanted ([`Links::want`], [`Links::unwant`]); this module knows *how*: adopt
+//! what the kernel already has, probe the portal, take turns at the kernel, back off, connect again what was lost. It
+//! answers with [`LinkChange`]s.
+//!
+//! ```text
+//!                                       ┌──▶ AwaitingTwin ──▶ (seek)
+//!   seek ──▶ AwaitingPortal ──▶ Queued ─┴──▶ Connecting ──ok──▶ Live ──removed──▶ (seek, or BackingOff if it flaps)
+//!    │             ▲                             │                ▲ └──unwanted──▶ Disconnecting ──▶ forgotten
+//!    │             └─ the portal is to blame ────┼──▶ BackingOff ─┼──retry──▶ (seek)                 or wanted again: (seek)
+//!    └── the kernel has it already ──────────────┼────────────────┘
+//!                                                └── no longer wanted ──▶ forgotten
+//! ```
+//!
+//! A controller of the kernel that serves a link is adopted from every state but Connecting and Disconnecting: those wait
+//! for the kernel's word. A link that is not wanted any more is forgotten from every other state.
+
+mod link;
+mod portals;
+mod steps;
+mod turns;
+mod view;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use crate::config::settings::ConnectOptions;
+use crate::core::backoff::BackOff;
+use crate::core::deadlines::Deadlines;
+use crate::core::device::{ControllerKind, Device};
+use crate::core::devices::Devices;
+pub use crate::core::links::link::{Disposal, LinkChange, LinkId, needs_discovery_option};
+use crate::core::links::link::{Link, State};
+use crate::core::links::portals::Portals;
+use crate::core::links::turns::Turns;
+use crate::core::note::Note;
+use crate::core::portal::PortalId;
+use crate::core::{Action, Ticket};
+use crate::helper::message::Failure;
+
+/// Every wanted controller, the portals, and the kernel's controllers.
+#[derive(Debug)]
+pub struct Links {
+    links: BTreeMap<LinkId, Link>,
+    devices: Devices,
+    portals: Portals,
+    turns: Turns,
+    retries: Deadlines<LinkId>,
+    connecting: BTreeMap<Ticket, LinkId>,
+    /// When the kernel was last done with a connect: it works at one at a time.
+    last_connect_done: Option<Instant>,
+    disconnecting: BTreeMap<Ticket, LinkId>,
+    last_ticket: Ticket,
+    /// Links that were ours before this process started.
+    ours_before: BTreeSet<LinkId>,
+    /// The kernel can be asked to connect.
+    ready: bool,
+    backoff: BackOff,
+    changes: VecDeque<LinkChange>,
+    actions: VecDeque<Action>,
+}
+
+// ---- what is wanted ----------------------------------------------------------------------------------------------
+
+impl Links {
+    pub fn new(seed: u64) -> Links {
+        Links {
+            links: BTreeMap::new(),
+            devices: Devices::default(),
+            portals: Portals::new(seed.rotate_left(16)),
+            turns: Turns::default(),
+            retries: Deadlines::default(),
+            connecting: BTreeMap::new(),
+            last_connect_done: None,
+            disconnecting: BTreeMap::new(),
+            last_ticket: 0,
+            ours_before: BTreeSet::new(),
+            ready: false,
+            backoff: BackOff::new(seed),
+            changes: VecDeque::new(),
+            actions: VecDeque::new(),
+        }
+    }
+
+    /// Wants a controller connected, with these options from the next connect on.
+    pub fn want(&mut self, now: Instant, id: LinkId, options: Rc<ConnectOptions>) {
+        match self.links.get_mut(&id) {
+            Some(link) if link.options == options => link.wanted = Ok(()),
+            Some(link) => {
+                link.wanted = Ok(());
+                self.change_options(now, &id, options);
+            }
+            None => {
+                let portal = PortalId::of(&id.tid, options.tls == Some(true));
+                if let Some(portal) = &portal {
+                    self.portals.join(portal, &id);
+                }
+                let state = State::BackingOff;
+                let link = Link { state, options, portal, wanted: Ok(()), failures: 0, complaint: None };
+                self.links.insert(id.clone(), link);
+                self.seek(now, &id);
+            }
+        }
+    }
+
+    /// Other options may be what a link needs that did not get connected so far: tried at once.
+    fn change_options(&mut self, now: Instant, id: &LinkId, options: Rc<ConnectOptions>) {
+        let Some(link) = self.links.get_mut(id) else {
+            return;
+        };
+        let before = std::mem::replace(&mut link.portal, PortalId::of(&id.tid, options.tls == Some(true)));
+        link.options = options;
+        if before != link.portal {
+            if let Some(portal) = &before {
+                self.portals.leave(portal, id);
+            }
+            if let Some(portal) = &link.portal {
+                self.portals.join(portal, id);
+            }
+        }
+        if link.state.can_adopt() {
+            self.seek(now, id);
+        }
+    }
+
+    /// No longer wants it. What is connected stays or goes by `disposal`; a connect in flight is waited for.
+    pub fn unwant(&mut self, id: &LinkId, disposal: Disposal) {
+        let Some(link) = self.links.get_mut(id) else {
+            return;
+        };
+        match &link.state {
+            State::Connecting { .. } | State::Disconnecting { .. } => link.wanted = Err(disposal),
+            State::Live { device, .. } if disposal == Disposal::Disconnect && self.devices.is_owned(device) => {
+                let device = device.clone();
+                self.take_down(id, &device);
+            }
+            _ => self.forget(id),
+        }
+    }
+
+    /// Declares a link ours although another process connected it: an earlier run of this program.
+    pub fn was_ours(&mut self, id: LinkId) {
+        self.ours_before.insert(id);
+    }
+
+    /// Lets go of what was ours before this process started and nobody wants any more.
+    pub fn dispose_of_leftovers(&mut self, now: Instant, kind: ControllerKind, disposal: Disposal) {
+        let is_leftover = |id: &&LinkId| id.kind == kind && !self.links.contains_key(*id);
+        let leftovers: Vec<LinkId> = self.ours_before.iter().filter(is_leftover).cloned().collect();
+        for id in leftovers {
+            if self.devices.serving(&id.tid, id.kind).is_some() {
+                self.want(now, id.clone(), Rc::default());
+                self.unwant(&id, disposal);
+            }
+            self.ours_before.remove(&id);
+        }
+    }
+
+    /// Whether the kernel can be asked to connect (`/dev/nvme-fabrics` exists and its options are known).
+    pub fn set_ready(&mut self, ready: bool) {
+        self.ready = ready;
+    }
+}
+
+// ---- what happens ------------------------------------------------------------------------------------------------
+
+impl Links {
+    /// A kernel controller is connected, or connected again.
+    pub fn device_up(&mut self, now: Instant, device: Device) {
+        let recycled = self.devices.is_recycled(&device).then(|| device.name.clone());
+        self.update_devices(now, recycled.into_iter().collect(), vec![device]);
+    }
+
+    /// A kernel controller is gone.
+    pub fn device_down(&mut self, now: Instant, name: &str) {
+        self.update_devices(now, vec![name.to_owned()], vec![]);
+    }
+
+    /// The whole of `/sys/class/nvme`, at start or after events were lost.
+    pub fn devices_read(&mut self, now: Instant, devices: Vec<Device>) {
+        let read: BTreeMap<&str, &Device> = devices.iter().map(|device| (device.name.as_str(), device)).collect();
+        let is_gone = |old: &&Device| !read.get(old.name.as_str()).is_some_and(|new| new.is_same_controller(old));
+        let gone = self.devices.iter().filter(is_gone).map(|old| old.name.clone()).collect();
+        self.update_devices(now, gone, devices);
+    }
+
+    /// First all that is known of the kernel is brought up to date, then the links follow.
+    fn update_devices(&mut self, now: Instant, gone: Vec<String>, came: Vec<Device>) {
+        let mut lost = Vec::new();
+        for name in gone {
+            lost.extend(self.devices.remove(&name).into_iter().map(|id| (id, name.clone())));
+        }
+        let names: Vec<String> = came.iter().map(|device| device.name.clone()).collect();
+        for device in came {
+            self.devices.insert(device);
+        }
+        for (id, name) in lost {
+            self.lose(now, &id, name);
+        }
+        for name in names {
+            self.offer(now, &name);
+        }
+    }
+
+    /// The answer to [`Action::Probe`]; `Err` says in words what is wrong there.
+    pub fn probed(&mut self, now: Instant, portal: &PortalId, outcome: Result<(), String>) {
+        match outcome {
+            Ok(()) => {
+                for id in self.portals.answered(now, portal) {
+                    self.enqueue(&id);
+                }
+            }
+            Err(why) => self.portal_failed(now, portal, why, Duration::ZERO),
+        }
+    }
+
+    /// The answer to [`Action::Connect`], with the controller as sysfs shows it (`None`: gone already).
+    pub fn connected(&mut self, now: Instant, ticket: Ticket, outcome: Result<Option<Device>, Failure>) {
+        let Some(id) = self.connecting.remove(&ticket) else {
+            return;
+        };
+        match outcome {
+            Ok(Some(device)) if device.serves(&id.tid, id.kind) => self.connect_succeeded(now, &id, device),
+            Ok(Some(device)) => {
+                self.device_up(now, device);
+                self.connect_failed(now, &id, Failure::NotThatController);
+            }
+            Ok(None) => self.connect_failed(now, &id, Failure::Gone),
+            Err(failure) => self.connect_failed(now, &id, failure),
+        }
+        self.last_connect_done = Some(now);
+        for twin in self.in_state(&id, |state| *state == State::AwaitingTwin) {
+            self.seek(now, &twin);
+        }
+    }
+
+    /// The answer to [`Action::Disconnect`].
+    pub fn disconnected(&mut self, now: Instant, ticket: Ticket, outcome: Result<(), Failure>) {
+        let Some(id) = self.disconnecting.remove(&ticket) else {
+            return;
+        };
+        let Some(Link { state: State::Disconnecting { device }, wanted, .. }) = self.links.get(&id) else {
+            return;
+        };
+        let (device, wanted) = (device.clone(), wanted.is_ok());
+        // If the controller was removed meanwhile, its name may be another's by now.
+        let still_there = self.devices.is_leaving(&device, ticket);
+        match outcome {
+            Err(failure) if still_there && !matches!(failure, Failure::Gone | Failure::NotThatController) => {
+                self.devices.set_leaving(&device, None);
+                self.note(Note::DisconnectFailed { id: id.clone(), device: device.clone(), failure });
+            }
+            _ if still_there => {
+                self.devices.remove(&device);
+            }
+            _ => {}
+        }
+        match wanted {
+            true => self.seek(now, &id),
+            false => self.forget(&id),
+        }
+        self.offer(now, &device);
+    }
+
+    /// When [`Links::handle_deadline`] wants to be called.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.retries.next().into_iter().chain(self.portals.deadline()).min()
+    }
+
+    pub fn handle_deadline(&mut self, now: Instant) {
+        while let Some(id) = self.retries.pop(now) {
+            self.seek(now, &id);
+        }
+        while let Some(portal) = self.portals.pop_due(now) {
+            self.actions.push_back(Action::Probe(portal));
+        }
+    }
+
+    /// What is to be done next. Connects are handed out here, not earlier, so that all that was ready has been heard.
+    pub fn poll_action(&mut self, now: Instant) -> Option<Action> {
+        if self.actions.is_empty() {
+            self.take_turns(now);
+        }
+        self.actions.pop_front()
+    }
+
+    pub fn poll_change(&mut self) -> Option<LinkChange> {
+        self.changes.pop_front()
+    }
+}

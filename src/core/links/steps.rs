@@ -1,0 +1,282 @@
+//! The steps that a link takes, as the diagram in [`links`](super) shows them.
+
+use std::time::{Duration, Instant};
+
+use super::link::{Link, State};
+use super::{Disposal, LinkChange, LinkId, Links};
+use crate::core::device::Device;
+use crate::core::note::Note;
+use crate::core::portal::{PortalId, blames_portal};
+use crate::core::{Action, Ticket};
+use crate::helper::message::Failure;
+
+/// The kernel makes connects wait for each other. One more than it works at keeps it busy while we learn of the outcome.
+const MAX_CONNECTING: usize = 2;
+
+/// A connect that fails later than this held up all others of the host.
+const HELD_UP: Duration = Duration::from_secs(1);
+
+/// A connection that the kernel gives up sooner than this counts as a failure, so that we do not connect in circles.
+const FLAPPING: Duration = Duration::from_secs(5);
+
+impl Links {
+    /// Starts on the way to a connection: with what the kernel has, else at the portal.
+    pub(super) fn seek(&mut self, now: Instant, id: &LinkId) {
+        if let Some(device) = self.devices.serving(&id.tid, id.kind) {
+            let name = device.name.clone();
+            return self.adopt(now, id, &name);
+        }
+        // What was ours is gone: should somebody else connect it, it is theirs.
+        self.ours_before.remove(id);
+        match self.links.get(id).and_then(|link| link.portal.clone()) {
+            Some(portal) if !self.portals.is_open(now, &portal) => {
+                self.enter(id, State::AwaitingPortal);
+                if self.portals.ask(&portal) {
+                    self.actions.push_back(Action::Probe(portal));
+                }
+            }
+            _ => self.enqueue(id),
+        }
+    }
+
+    pub(super) fn enqueue(&mut self, id: &LinkId) {
+        let Some(link) = self.links.get(id) else {
+            return;
+        };
+        let portal_failures = link.portal.as_ref().map_or(0, |portal| self.portals.failures(portal));
+        let turn = self.turns.join(id.clone(), link.failures.saturating_add(portal_failures));
+        self.enter(id, State::Queued { turn });
+    }
+
+    /// Sends to the kernel whose turn it is, as far as there is room, if it still makes sense by now.
+    pub(super) fn take_turns(&mut self, now: Instant) {
+        while self.ready
+            && let Some((turn, id)) = self.turns.first()
+        {
+            let room = if turn.is_suspect() { 1 } else { MAX_CONNECTING };
+            if self.connecting.len() >= room {
+                return;
+            }
+            let id = id.clone();
+            if self.connecting.values().any(|other| other.is_same_place(&id)) {
+                self.enter(&id, State::AwaitingTwin);
+            } else if self.should_connect(now, &id) {
+                self.start_connect(now, id);
+            } else {
+                self.seek(now, &id);
+            }
+        }
+    }
+
+    /// The kernel still lacks it, and its portal's answer is still believed.
+    fn should_connect(&self, now: Instant, id: &LinkId) -> bool {
+        let portal = self.links.get(id).and_then(|link| link.portal.as_ref());
+        self.devices.serving(&id.tid, id.kind).is_none()
+            && portal.is_none_or(|portal| self.portals.is_open(now, portal))
+    }
+
+    fn start_connect(&mut self, now: Instant, id: LinkId) {
+        let ticket = self.next_ticket();
+        self.enter(&id, State::Connecting { since: now });
+        if let Some(link) = self.links.get(&id) {
+            self.connecting.insert(ticket, id.clone());
+            self.actions.push_back(Action::Connect { ticket, options: link.options.clone(), id });
+        }
+    }
+
+    pub(super) fn connect_succeeded(&mut self, now: Instant, id: &LinkId, device: Device) {
+        let name = device.name.clone();
+        let Some(Link { portal, wanted, .. }) = self.links.get(id) else {
+            return;
+        };
+        let wanted = *wanted;
+        let waiting = portal.clone().map(|portal| self.portals.proved(now, &portal));
+        for id in waiting.into_iter().flatten() {
+            self.enqueue(&id);
+        }
+        self.device_up(now, device);
+        self.devices.own(&name);
+        self.go_live(now, id, &name);
+        self.note(Note::Connected { id: id.clone(), device: name });
+        if let Err(disposal) = wanted {
+            self.unwant(id, disposal);
+        }
+    }
+
+    pub(super) fn connect_failed(&mut self, now: Instant, id: &LinkId, failure: Failure) {
+        let Some(Link { state: State::Connecting { since }, wanted: Ok(()), .. }) = self.links.get(id) else {
+            return self.forget(id);
+        };
+        // Until the kernel was done with the one before, this one was held up itself.
+        let began = self.last_connect_done.into_iter().fold(*since, Instant::max);
+        let held = now.saturating_duration_since(began);
+        if failure.is_already_connected() {
+            self.actions.push_back(Action::ReadDevices);
+        }
+        if let Some(device) = self.devices.serving(&id.tid, id.kind) {
+            let name = device.name.clone();
+            return self.adopt(now, id, &name);
+        }
+        self.charge(now, id, &failure, held);
+    }
+
+    /// Finds out whom to blame for a failed connect, the portal or this controller, and has them wait.
+    ///
+    /// A failure that held up every connect of the host is both's, so that the controllers behind a portal do not hold up
+    /// the host one after the other; unless another was connected there since this one failed before.
+    fn charge(&mut self, now: Instant, id: &LinkId, failure: &Failure, held: Duration) {
+        let Some(link) = self.links.get_mut(id) else {
+            return;
+        };
+        let failed_before = link.failures > 0;
+        link.failures = link.failures.saturating_add(1);
+        let (failures, why, held_up) = (link.failures, failure.to_string(), held >= HELD_UP);
+        let others_do = |portal: &PortalId| failed_before && self.portals.failures(portal) == 0;
+        let is_portals = |portal: &PortalId| blames_portal(failure) || (held_up && !others_do(portal));
+        let blamed = link.portal.clone().filter(is_portals);
+        if let Some(portal) = &blamed {
+            self.portal_failed(now, portal, why.clone(), held);
+            if !held_up {
+                return self.enter(id, State::AwaitingPortal);
+            }
+        }
+        let retry_in = self.backoff.delay_after_connect(failures, held);
+        if blamed.is_none() && self.is_news(id, &why) {
+            self.note(Note::ConnectFailed { id: id.clone(), why, retry_in });
+        }
+        self.enter(id, State::BackingOff);
+        self.retries.set(id.clone(), now + retry_in);
+    }
+
+    /// Whether this is not what was reported last.
+    fn is_news(&mut self, id: &LinkId, why: &str) -> bool {
+        let complaint = self.links.get_mut(id).map(|link| link.complaint.replace(why.to_owned()));
+        complaint.is_some_and(|before| before.as_deref() != Some(why))
+    }
+
+    /// Links behind it that are queued already will see that at their turn.
+    pub(super) fn portal_failed(&mut self, now: Instant, portal: &PortalId, why: String, held: Duration) {
+        let Some(retry_in) = self.portals.failed(now, portal, &why, held) else {
+            return;
+        };
+        let is_waiting =
+            |id: &&LinkId| self.links.get(id).is_some_and(|link| !matches!(link.state, State::Live { .. }));
+        let waiting = self.portals.members(portal).filter(is_waiting).count();
+        self.note(Note::Unreachable { portal: portal.clone(), why, waiting, retry_in });
+    }
+
+    /// Lets every link adopt this controller that it serves.
+    pub(super) fn offer(&mut self, now: Instant, name: &str) {
+        let Some(device) = self.devices.adoptable(name) else {
+            return;
+        };
+        let seekers = self.in_state(&LinkId::of_device(device), State::can_adopt);
+        let served: Vec<LinkId> = seekers.into_iter().filter(|id| device.serves(&id.tid, id.kind)).collect();
+        for id in served {
+            self.adopt(now, &id, name);
+        }
+    }
+
+    fn adopt(&mut self, now: Instant, id: &LinkId, device: &str) {
+        if self.ours_before.contains(id) {
+            self.devices.own(device);
+        }
+        self.go_live(now, id, device);
+        self.note(Note::Adopted { id: id.clone(), device: device.to_owned() });
+    }
+
+    fn go_live(&mut self, now: Instant, id: &LinkId, device: &str) {
+        self.ours_before.remove(id);
+        self.enter(id, State::Live { device: device.to_owned(), since: now });
+        if let Some(link) = self.links.get_mut(id) {
+            link.complaint = None;
+        }
+    }
+
+    /// The kernel gave up the controller that served a link.
+    pub(super) fn lose(&mut self, now: Instant, id: &LinkId, name: String) {
+        let Some(link) = self.links.get_mut(id) else {
+            return;
+        };
+        let State::Live { since, .. } = link.state else {
+            return;
+        };
+        let flapped = now.saturating_duration_since(since) < FLAPPING;
+        link.failures = if flapped { link.failures.saturating_add(1) } else { 0 };
+        let failures = link.failures;
+        self.enter(id, State::BackingOff);
+        self.note(Note::Lost { id: id.clone(), device: name });
+        if flapped && self.devices.serving(&id.tid, id.kind).is_none() {
+            self.retries.set(id.clone(), now + self.backoff.delay(failures));
+        } else {
+            self.seek(now, id);
+        }
+    }
+
+    /// Disconnects a link's controller, unless another link is served by it.
+    pub(super) fn take_down(&mut self, id: &LinkId, name: &str) {
+        let is_shared = self.devices.served_by(name).any(|other| other != id);
+        let (Some(device), false) = (self.devices.get(name).cloned(), is_shared) else {
+            return self.forget(id);
+        };
+        let ticket = self.next_ticket();
+        self.enter(id, State::Disconnecting { device: name.to_owned() });
+        if let Some(link) = self.links.get_mut(id) {
+            link.wanted = Err(Disposal::Disconnect);
+        }
+        self.disconnecting.insert(ticket, id.clone());
+        self.devices.set_leaving(name, Some(ticket));
+        self.note(Note::Disconnecting { id: id.clone(), device: name.to_owned() });
+        self.actions.push_back(Action::Disconnect { ticket, device: Box::new(device) });
+    }
+
+    pub(super) fn forget(&mut self, id: &LinkId) {
+        self.enter(id, State::BackingOff);
+        self.ours_before.remove(id);
+        if let Some(Link { portal: Some(portal), .. }) = self.links.remove(id) {
+            self.portals.leave(&portal, id);
+        }
+    }
+
+    /// The one place where a link changes its state, so that what is kept by state elsewhere cannot go astray.
+    fn enter(&mut self, id: &LinkId, state: State) {
+        let Some(link) = self.links.get_mut(id) else {
+            return;
+        };
+        let portal = link.portal.as_ref();
+        match std::mem::replace(&mut link.state, state) {
+            State::AwaitingPortal => portal.into_iter().for_each(|portal| self.portals.stop_waiting(portal, id)),
+            State::Queued { turn } => self.turns.leave(turn),
+            State::BackingOff => self.retries.cancel(id),
+            State::Live { device, .. } => {
+                self.devices.stop_serving(&device, id);
+                self.changes.push_back(LinkChange::Down { id: id.clone(), device });
+            }
+            State::AwaitingTwin | State::Connecting { .. } | State::Disconnecting { .. } => {}
+        }
+        match &link.state {
+            State::AwaitingPortal => portal.into_iter().for_each(|portal| self.portals.wait(portal, id)),
+            State::Live { device, .. } => {
+                self.devices.serve(device, id);
+                self.changes.push_back(LinkChange::Up { id: id.clone(), device: device.clone() });
+            }
+            _ => {}
+        }
+    }
+
+    /// The links at the same place as `id` whose state is such.
+    pub(super) fn in_state(&self, id: &LinkId, is_such: impl Fn(&State) -> bool) -> Vec<LinkId> {
+        let place = self.links.range(id.first_of_place()..).take_while(|(other, _)| other.is_same_place(id));
+        place.filter(|(_, link)| is_such(&link.state)).map(|(other, _)| other.clone()).collect()
+    }
+
+    /// Requests of the whole machine are told apart by their tickets.
+    pub fn next_ticket(&mut self) -> Ticket {
+        self.last_ticket = self.last_ticket.wrapping_add(1);
+        self.last_ticket
+    }
+
+    pub(super) fn note(&mut self, note: Note) {
+        self.actions.push_back(Action::Note(note));
+    }
+}

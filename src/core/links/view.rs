@@ -1,0 +1,84 @@
+//! What others may ask of the links.
+
+use std::time::Instant;
+
+use super::link::State;
+use super::{LinkId, Links};
+use crate::core::device::{ControllerKind, Device};
+
+impl Links {
+    pub fn device(&self, name: &str) -> Option<&Device> {
+        self.devices.get(name)
+    }
+
+    pub fn devices(&self) -> impl Iterator<Item = &Device> {
+        self.devices.iter()
+    }
+
+    /// The links that a kernel controller serves.
+    pub fn served_by(&self, device: &str) -> impl Iterator<Item = &LinkId> {
+        self.devices.served_by(device)
+    }
+
+    /// Every wanted controller of a kind.
+    pub fn wanted(&self, kind: ControllerKind) -> impl Iterator<Item = &LinkId> {
+        self.links.iter().filter(move |(id, link)| id.kind == kind && link.wanted.is_ok()).map(|(id, _)| id)
+    }
+
+    pub fn is_wanted(&self, id: &LinkId) -> bool {
+        self.links.get(id).is_some_and(|link| link.wanted.is_ok())
+    }
+
+    /// The kernel controller that serves a link, or did until we began to disconnect it.
+    pub fn device_of(&self, id: &LinkId) -> Option<&Device> {
+        match &self.links.get(id)?.state {
+            State::Live { device, .. } | State::Disconnecting { device } => self.devices.get(device),
+            _ => None,
+        }
+    }
+
+    /// Failures in a row, and when the next attempt is due if that is by time.
+    pub fn attempts(&self, id: &LinkId) -> (u32, Option<Instant>) {
+        let Some(link) = self.links.get(id) else {
+            return (0, None);
+        };
+        let portal_failures = link.portal.as_ref().map_or(0, |portal| self.portals.failures(portal));
+        let failures = link.failures.max(portal_failures);
+        match link.state {
+            State::Live { .. } => (0, None),
+            State::BackingOff => (failures, self.retries.get(id)),
+            State::AwaitingPortal => (failures, link.portal.as_ref().and_then(|portal| self.portals.retry_at(portal))),
+            _ => (failures, None),
+        }
+    }
+
+    /// The links that are ours: connected by us, or still remembered from an earlier run.
+    pub fn ours(&self) -> impl Iterator<Item = &LinkId> {
+        let connected = self.links.iter().filter(|(_, link)| match &link.state {
+            State::Live { device, .. } | State::Disconnecting { device } => self.devices.is_owned(device),
+            _ => false,
+        });
+        connected.map(|(id, _)| id).chain(&self.ours_before)
+    }
+
+    /// Whether something is to be disconnected that still is not: at once, or as soon as its connect is done.
+    pub fn is_disconnecting(&self) -> bool {
+        let mut unwanted = self.connecting.values().filter(|id| !self.is_wanted(id));
+        !self.disconnecting.is_empty() || unwanted.next().is_some()
+    }
+
+    /// Whether nothing at all is kept, but what the kernel has.
+    #[cfg(test)]
+    pub fn is_empty(&self) -> bool {
+        self.links.is_empty()
+            && self.portals.is_empty()
+            && self.turns.is_empty()
+            && self.retries.next().is_none()
+            && self.connecting.is_empty()
+            && self.disconnecting.is_empty()
+            && self.ours_before.is_empty()
+            && self.changes.is_empty()
+            && self.actions.is_empty()
+            && self.devices.iter().all(|device| self.served_by(&device.name).next().is_none())
+    }
+}

@@ -1,0 +1,384 @@
+//! The state machines under a virtual clock: events go in, actions are collected and answered by hand.
+//!
+//! [`World`] also checks, after every event, what must hold whatever happens: no second connect at one place, no more
+//! connects in flight than allowed, no disconnect of what is still used or was never ours, no deadline that has passed.
+
+mod adoption;
+mod connecting;
+mod pages;
+mod walk;
+mod withdrawal;
+
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+
+use crate::config::settings::{
+    Common, ConnectOptions, ConnectorSettings, ControllerEntry, DisconnectScope, Exclusion, FinderSettings, Persistence,
+};
+use crate::core::device::{ControllerKind, Device};
+use crate::core::evidence::Testimony;
+use crate::core::links::LinkId;
+use crate::core::portal::PortalId;
+use crate::core::tid::{DISCOVERY_NQN, Spelling, Transport, TransportId};
+use crate::core::{Action, Change, Event, Legacy, Machine, Roles, Ticket};
+use crate::helper::message::Failure;
+
+const HOST: &str = "nqn.host";
+const DC: &str = "192.0.2.1";
+const BOTH: Roles = Roles { finder: true, connector: true };
+const CONNECTOR: Roles = Roles { finder: false, connector: true };
+
+/// A machine, its clock, and what it asked for that is not answered yet.
+struct World {
+    machine: Machine,
+    now: Instant,
+    settings: Settings,
+    probes: Vec<PortalId>,
+    connects: Vec<(Ticket, LinkId)>,
+    disconnects: Vec<(Ticket, Device)>,
+    page_reads: Vec<(Ticket, String)>,
+    device_reads: usize,
+    published: Vec<Change>,
+    notes: Vec<String>,
+    saves: usize,
+    /// Kernel controllers that we connected or inherited.
+    ours: BTreeSet<String>,
+}
+
+/// What the configuration files say.
+struct Settings {
+    discovery: Vec<ControllerEntry>,
+    io: Vec<ControllerEntry>,
+    exclusions: Vec<Exclusion>,
+    scope: DisconnectScope,
+    persistent_connections: bool,
+}
+
+impl World {
+    /// Both roles, nothing configured, the kernel ready.
+    fn new() -> World {
+        World::with_roles(BOTH)
+    }
+
+    fn with_roles(roles: Roles) -> World {
+        let settings = Settings {
+            discovery: Vec::new(),
+            io: Vec::new(),
+            exclusions: Vec::new(),
+            scope: DisconnectScope::OnlyStasConnections,
+            persistent_connections: true,
+        };
+        let mut world = World {
+            machine: Machine::new(roles, 42),
+            now: Instant::now(),
+            settings,
+            probes: Vec::new(),
+            connects: Vec::new(),
+            disconnects: Vec::new(),
+            page_reads: Vec::new(),
+            device_reads: 0,
+            published: Vec::new(),
+            notes: Vec::new(),
+            saves: 0,
+            ours: BTreeSet::new(),
+        };
+        world.event(Event::FabricsReady(true));
+        world
+    }
+
+    /// With a discovery controller at [`DC`] that is connected as nvme0; its first page is asked for.
+    fn with_discovery() -> World {
+        let mut world = World::new();
+        world.settings.discovery = vec![entry(DC, "")];
+        world.configure();
+        world.connect(DC, "nvme0");
+        world
+    }
+
+    // ---- events ----------------------------------------------------------------------------------------------------
+
+    fn event(&mut self, event: Event) {
+        self.machine.handle(self.now, event);
+        self.collect();
+    }
+
+    fn configure(&mut self) {
+        let common = |controllers: &[ControllerEntry]| Common {
+            controllers: controllers.to_vec(),
+            exclusions: self.settings.exclusions.clone(),
+            ..Common::default()
+        };
+        let finder = FinderSettings {
+            common: common(&self.settings.discovery),
+            pleo: true,
+            zeroconf: false,
+            persistent_connections: self.settings.persistent_connections,
+            zeroconf_persistence: Persistence::Forever,
+        };
+        let connector = ConnectorSettings {
+            common: common(&self.settings.io),
+            disconnect_scope: self.settings.scope,
+            disconnect_trtypes: vec![Transport::Tcp],
+            connect_attempts_on_ncc: None,
+        };
+        let host_nqn = HOST.to_owned();
+        let (finder, connector) = (Some(Box::new(finder)), Some(Box::new(connector)));
+        self.event(Event::Configured { host_nqn, finder, connector });
+    }
+
+    /// An earlier run left these controllers connected as ours.
+    fn inherit(&mut self, legacy: Vec<Legacy>, devices: Vec<Device>) {
+        self.ours.extend(devices.iter().map(|device| device.name.clone()));
+        self.machine.inherit(legacy);
+        self.event(Event::DevicesRead(devices));
+    }
+
+    fn answer_probe(&mut self, traddr: &str) {
+        let portal = self.take_probe(traddr);
+        self.event(Event::Probed { portal, outcome: Ok(()) });
+    }
+
+    fn fail_probe(&mut self, traddr: &str) {
+        let portal = self.take_probe(traddr);
+        self.event(Event::Probed { portal, outcome: Err("silence".into()) });
+    }
+
+    fn take_probe(&mut self, traddr: &str) -> PortalId {
+        let index = self.probes.iter().position(|portal| portal.traddr == traddr);
+        self.probes.remove(index.unwrap_or_else(|| panic!("no probe of {traddr} in {:?}", self.probes)))
+    }
+
+    /// The oldest connect in flight succeeds.
+    fn connect_ok(&mut self, name: &str) {
+        let (ticket, id) = self.connects.remove(0);
+        self.ours.insert(name.to_owned());
+        self.event(Event::Connected { ticket, outcome: Ok(Some(serving(&id, name))) });
+    }
+
+    fn connect_fails(&mut self, errno: Errno) {
+        let (ticket, _) = self.connects.remove(0);
+        self.event(Event::Connected { ticket, outcome: Err(Failure::from(errno)) });
+    }
+
+    /// All the way, from the probe if there is one: an earlier answer may still be believed.
+    fn connect(&mut self, traddr: &str, name: &str) {
+        self.let_through(traddr);
+        assert_eq!(self.connecting(), [traddr]);
+        self.connect_ok(name);
+    }
+
+    fn let_through(&mut self, traddr: &str) {
+        if self.probing().contains(&traddr) {
+            self.answer_probe(traddr);
+        }
+    }
+
+    fn disconnect_ok(&mut self) {
+        let (ticket, device) = self.disconnects.remove(0);
+        self.removed(&device.name);
+        self.event(Event::Disconnected { ticket, outcome: Ok(()) });
+    }
+
+    fn removed(&mut self, name: &str) {
+        self.ours.remove(name);
+        self.event(Event::DeviceRemoved(name.into()));
+    }
+
+    fn up(&mut self, device: &Device) {
+        self.event(Event::DeviceUp(device.clone()));
+    }
+
+    fn aen(&mut self, name: &str) {
+        self.event(Event::LogChanged(name.into()));
+    }
+
+    /// The oldest page read is answered with entries like `nqn.a@192.0.2.9`.
+    fn page(&mut self, entries: &[&str]) {
+        self.page_read(Ok(page(entries).into()));
+    }
+
+    fn page_read(&mut self, outcome: Result<Box<[u8]>, String>) {
+        let (ticket, _) = self.page_reads.remove(0);
+        self.event(Event::PageRead { ticket, outcome });
+    }
+
+    /// Lets time pass, with every deadline on the way.
+    fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        while let Some(deadline) = self.machine.poll_deadline().filter(|deadline| *deadline <= end) {
+            self.now = deadline.max(self.now);
+            self.machine.handle_deadline(self.now);
+            let next = self.machine.poll_deadline();
+            assert!(next.is_none_or(|next| next > self.now), "a deadline that comes back at once");
+            self.collect();
+        }
+        self.now = end;
+    }
+
+    /// Lets time pass until something is due.
+    fn pass_to_deadline(&mut self) {
+        let deadline = self.machine.poll_deadline().unwrap();
+        self.pass(deadline.saturating_duration_since(self.now));
+    }
+
+    fn pass_secs(&mut self, seconds: u64) {
+        self.pass(Duration::from_secs(seconds));
+    }
+
+    // ---- what it asks for ------------------------------------------------------------------------------------------
+
+    fn collect(&mut self) {
+        while let Some(action) = self.machine.poll_action(self.now) {
+            match action {
+                Action::Probe(portal) => self.probes.push(portal),
+                Action::Connect { ticket, id, .. } => {
+                    self.connects.push((ticket, id));
+                    self.check_connects();
+                }
+                Action::Disconnect { ticket, device } => {
+                    self.check_disconnect(&device);
+                    self.disconnects.push((ticket, *device));
+                }
+                Action::ReadLogPage { ticket, device } => self.page_reads.push((ticket, device)),
+                Action::ReadDevices => self.device_reads += 1,
+                Action::Publish(change) => self.published.push(change),
+                Action::Save => self.saves += 1,
+                Action::Note(note) => self.notes.push(note.to_string()),
+            }
+        }
+    }
+
+    fn check_connects(&self) {
+        let (_, last) = self.connects.last().unwrap();
+        assert!(self.connects.len() <= 2, "{:?}", self.connects);
+        assert!(
+            self.connects.iter().rev().skip(1).all(|(_, other)| !other.is_same_place(last)),
+            "two connects at the same place: {:?}",
+            self.connects
+        );
+        let devices = self.machine.links().devices();
+        let serving = devices.filter(|device| device.is_usable() && device.serves(&last.tid, last.kind));
+        let leaving = |device: &Device| self.disconnects.iter().any(|(_, other)| other.name == device.name);
+        assert_eq!(serving.filter(|device| !leaving(device)).count(), 0, "{last} is connected already");
+    }
+
+    fn check_disconnect(&self, device: &Device) {
+        assert!(self.ours.contains(&device.name), "{} is not ours", device.name);
+        let mut served = self.machine.links().served_by(&device.name);
+        assert_eq!(served.next(), None, "{} is still used", device.name);
+    }
+
+    /// The addresses of the connects in flight, oldest first.
+    fn connecting(&self) -> Vec<&str> {
+        self.connects.iter().map(|(_, id)| id.tid.traddr()).collect()
+    }
+
+    /// The names of the controllers that are being disconnected.
+    fn disconnecting(&self) -> Vec<&str> {
+        self.disconnects.iter().map(|(_, device)| device.name.as_str()).collect()
+    }
+
+    /// The addresses that are being probed, in order.
+    fn probing(&self) -> Vec<&str> {
+        let mut probing: Vec<&str> = self.probes.iter().map(|portal| portal.traddr.as_str()).collect();
+        probing.sort();
+        probing
+    }
+
+    fn device_of(&self, id: &LinkId) -> Option<&str> {
+        self.machine.links().device_of(id).map(|device| device.name.as_str())
+    }
+
+    #[track_caller]
+    fn assert_nothing_to_do(&self) {
+        assert_eq!((self.probing(), self.connecting(), self.disconnecting()), (vec![], vec![], vec![]));
+        assert_eq!(self.page_reads, []);
+    }
+}
+
+// ---- builders ----------------------------------------------------------------------------------------------------
+
+/// A `controller` line: `nqn` may be empty for a discovery controller.
+fn entry(traddr: &str, nqn: &str) -> ControllerEntry {
+    ControllerEntry {
+        transport: Transport::Tcp,
+        traddr: traddr.into(),
+        trsvcid: String::new(),
+        subsysnqn: nqn.into(),
+        host_traddr: String::new(),
+        host_iface: String::new(),
+        host_nqn: String::new(),
+        options: ConnectOptions::default(),
+    }
+}
+
+fn via(host_iface: &str, entry: ControllerEntry) -> ControllerEntry {
+    ControllerEntry { host_iface: host_iface.into(), ..entry }
+}
+
+/// The discovery controller at this address.
+fn dc(traddr: &str) -> LinkId {
+    link(ControllerKind::Discovery, traddr, "8009", DISCOVERY_NQN, "")
+}
+
+/// The I/O controller that `nqn.a@192.0.2.9` stands for, `nqn.a@192.0.2.9%eth0` if pinned to an interface.
+fn io(path: &str) -> LinkId {
+    let (nqn, traddr) = path.split_once('@').unwrap();
+    let (traddr, iface) = traddr.split_once('%').unwrap_or((traddr, ""));
+    link(ControllerKind::Io, traddr, "4420", nqn, iface)
+}
+
+fn link(kind: ControllerKind, traddr: &str, trsvcid: &str, subsysnqn: &str, host_iface: &str) -> LinkId {
+    let spelling = Spelling { traddr, trsvcid, subsysnqn, host_iface, host_traddr: "", host_nqn: HOST };
+    LinkId { kind, tid: Rc::new(TransportId::new(Transport::Tcp, spelling)) }
+}
+
+/// The kernel controller that a connect of this link makes.
+fn serving(id: &LinkId, name: &str) -> Device {
+    Device {
+        name: name.into(),
+        transport: id.tid.transport(),
+        kind: id.kind,
+        state: "live".into(),
+        traddr: id.tid.traddr().into(),
+        trsvcid: id.tid.trsvcid().into(),
+        subsysnqn: id.tid.subsysnqn().into(),
+        host_traddr: id.tid.host_traddr().into(),
+        host_iface: id.tid.host_iface().into(),
+        src_addr: "192.0.2.200".into(),
+        src_iface: if id.tid.host_iface().is_empty() { "eth0" } else { id.tid.host_iface() }.into(),
+        host_nqn: id.tid.host_nqn().into(),
+        host_id: String::new(),
+        dctype: String::new(),
+        cntrltype: String::new(),
+        model: String::new(),
+        serial: String::new(),
+    }
+}
+
+/// A discovery log page with NVM subsystem entries like `nqn.a@192.0.2.9`.
+fn page(entries: &[&str]) -> Vec<u8> {
+    let mut bytes = vec![0; 1024];
+    bytes[8..16].copy_from_slice(&(entries.len() as u64).to_le_bytes());
+    for entry in entries {
+        let (nqn, traddr) = entry.split_once('@').unwrap();
+        let mut record = [0; 1024];
+        record[..3].copy_from_slice(&[3, 1, 2]);
+        record[32..36].copy_from_slice(b"4420");
+        record[256..][..nqn.len()].copy_from_slice(nqn.as_bytes());
+        record[512..][..traddr.len()].copy_from_slice(traddr.as_bytes());
+        bytes.extend(record);
+    }
+    bytes
+}
+
+fn fresh(paths: &[&str]) -> Testimony {
+    Testimony::Fresh(paths.iter().map(|path| io(path).tid).collect())
+}
+
+fn stale(paths: &[&str]) -> Testimony {
+    Testimony::Stale(paths.iter().map(|path| io(path).tid).collect())
+}

@@ -1,0 +1,222 @@
+//! Random walks: any event, in any order, nonsense included. [`World`] checks what must hold.
+
+use super::*;
+
+/// xorshift64 (Marsaglia 2003).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 33) as usize % bound
+    }
+
+    fn one_in(&mut self, bound: usize) -> bool {
+        self.below(bound) == 0
+    }
+
+    fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
+        &from[self.below(from.len())]
+    }
+}
+
+const PATHS: [&str; 5] =
+    ["nqn.a@192.0.2.9", "nqn.b@192.0.2.9", "nqn.a@192.0.2.9%eth0", "nqn.a@192.0.2.9%eth1", "nqn.c@192.0.2.10"];
+const ERRNOS: [Errno; 5] = [Errno::EIO, Errno::EALREADY, Errno::ETIMEDOUT, Errno::ECONNREFUSED, Errno::ENOKEY];
+
+struct Walk {
+    world: World,
+    random: Random,
+}
+
+impl Walk {
+    fn name(&mut self) -> String {
+        format!("nvme{}", self.random.below(8))
+    }
+
+    fn free_name(&mut self) -> Option<String> {
+        let name = self.name();
+        self.world.machine.links().device(&name).is_none().then_some(name)
+    }
+
+    fn some_paths(&mut self) -> Vec<&'static str> {
+        PATHS.into_iter().filter(|_| self.random.one_in(2)).collect()
+    }
+
+    fn some_device(&mut self, name: &str) -> Device {
+        let path = self.random.pick(&PATHS);
+        let id = if self.random.one_in(4) { dc(DC) } else { io(path) };
+        let mut device = serving(&id, name);
+        if self.random.one_in(8) {
+            device.state = "deleting".into();
+        }
+        device
+    }
+
+    fn step(&mut self) {
+        match self.random.below(14) {
+            0 => self.reload(),
+            1..=3 => self.probe_answered(),
+            4..=5 => self.connect_answered(),
+            6 => self.disconnect_answered(),
+            7..=8 => self.page_answered(),
+            9 => {
+                let name = self.name();
+                self.world.removed(&name);
+            }
+            10 => {
+                // A name that is in use names another controller only after it was removed.
+                if let Some(name) = self.free_name() {
+                    let device = self.some_device(&name);
+                    self.world.up(&device);
+                }
+            }
+            11 => {
+                let name = self.name();
+                self.world.aen(&name);
+            }
+            12 => {
+                let time = Duration::from_millis(self.random.below(100_000) as u64);
+                self.world.pass(time);
+            }
+            _ => self.nonsense(),
+        }
+    }
+
+    fn reload(&mut self) {
+        let paths = self.some_paths().into_iter().map(|path| {
+            let (nqn, traddr) = path.split_once('@').unwrap();
+            let (traddr, iface) = traddr.split_once('%').unwrap_or((traddr, ""));
+            via(iface, entry(traddr, nqn))
+        });
+        self.world.settings.io = paths.collect();
+        let discovery = [entry(DC, ""), entry(DC, "nqn.dc1"), entry("192.0.2.2", "")];
+        self.world.settings.discovery = discovery.into_iter().filter(|_| self.random.one_in(2)).collect();
+        let excluded = Exclusion { subsysnqn: "nqn.b".into(), ..Exclusion::default() };
+        self.world.settings.exclusions = if self.random.one_in(4) { vec![excluded] } else { vec![] };
+        let scopes = [DisconnectScope::OnlyStasConnections, DisconnectScope::NoDisconnect];
+        self.world.settings.scope = *self.random.pick(&scopes);
+        self.world.configure();
+    }
+
+    fn probe_answered(&mut self) {
+        if !self.world.probes.is_empty() {
+            let index = self.random.below(self.world.probes.len());
+            let portal = self.world.probes.remove(index);
+            let outcome = if self.random.one_in(3) { Err("silence".into()) } else { Ok(()) };
+            self.world.event(Event::Probed { portal, outcome });
+        }
+    }
+
+    fn connect_answered(&mut self) {
+        if self.world.connects.is_empty() {
+            return;
+        }
+        let index = self.random.below(self.world.connects.len());
+        let (ticket, id) = self.world.connects.remove(index);
+        let outcome = match (self.random.below(6), self.free_name()) {
+            (0..=3, Some(name)) => {
+                self.world.ours.insert(name.clone());
+                Ok(Some(serving(&id, &name)))
+            }
+            (4, _) => Ok(None),
+            _ => Err(Failure::from(*self.random.pick(&ERRNOS))),
+        };
+        self.world.event(Event::Connected { ticket, outcome });
+    }
+
+    fn disconnect_answered(&mut self) {
+        if self.world.disconnects.is_empty() {
+            return;
+        }
+        let (ticket, device) = self.world.disconnects.remove(0);
+        match self.random.below(4) {
+            0 => self.world.event(Event::Disconnected { ticket, outcome: Err(Failure::from(Errno::EBUSY)) }),
+            1 => {
+                self.world.event(Event::Disconnected { ticket, outcome: Ok(()) });
+                self.world.removed(&device.name);
+            }
+            _ => {
+                self.world.removed(&device.name);
+                self.world.event(Event::Disconnected { ticket, outcome: Ok(()) });
+            }
+        }
+    }
+
+    fn page_answered(&mut self) {
+        if !self.world.page_reads.is_empty() {
+            let listed: Vec<_> = self.some_paths().into_iter().filter(|path| !path.contains('%')).collect();
+            let outcome = if self.random.one_in(4) { Err("no".into()) } else { Ok(page(&listed).into()) };
+            self.world.page_read(outcome);
+        }
+    }
+
+    fn nonsense(&mut self) {
+        let ticket = self.random.below(1000) as Ticket;
+        if self.is_asked(ticket) {
+            return;
+        }
+        let event = match self.random.below(6) {
+            0 => Event::Connected { ticket, outcome: Err(Failure::Gone) },
+            1 => Event::Disconnected { ticket, outcome: Ok(()) },
+            2 => Event::PageRead { ticket, outcome: Ok(page(&[]).into()) },
+            3 => Event::Probed { portal: PortalId::of(&io(PATHS[0]).tid, true).unwrap(), outcome: Ok(()) },
+            4 => Event::FabricsReady(!self.random.one_in(4)),
+            _ => {
+                // Events were lost: some are gone, some are new, some names are others' by now.
+                let known: Vec<Device> = self.world.machine.links().devices().cloned().collect();
+                let mut devices: Vec<Device> = known.into_iter().filter(|_| !self.random.one_in(4)).collect();
+                if let Some(name) = self.free_name() {
+                    devices.push(self.some_device(&name));
+                }
+                if let Some(recycled) = devices.first().map(|device| device.name.clone()) {
+                    let device = self.some_device(&recycled);
+                    if !device.is_same_controller(&devices[0]) {
+                        self.world.ours.remove(&recycled);
+                        devices[0] = device;
+                    }
+                }
+                Event::DevicesRead(devices)
+            }
+        };
+        self.world.event(event);
+    }
+
+    fn is_asked(&self, ticket: Ticket) -> bool {
+        let connects = self.world.connects.iter().map(|(asked, _)| *asked);
+        let disconnects = self.world.disconnects.iter().map(|(asked, _)| *asked);
+        let pages = self.world.page_reads.iter().map(|(asked, _)| *asked);
+        connects.chain(disconnects).chain(pages).any(|asked| asked == ticket)
+    }
+
+    /// Whatever happened: when nothing is wanted any more and all is answered, nothing is left.
+    fn wind_up(&mut self) {
+        self.world.event(Event::FabricsReady(true));
+        self.world.settings.io.clear();
+        self.world.settings.discovery.clear();
+        self.world.configure();
+        while !self.world.connects.is_empty() {
+            self.world.connect_fails(Errno::EIO);
+        }
+        while !self.world.disconnects.is_empty() {
+            self.world.disconnect_ok();
+        }
+        assert!(self.world.machine.links().is_empty(), "{:#?}", self.world.machine.links());
+        assert!(self.world.machine.finder().unwrap().is_empty());
+        assert!(self.world.machine.connector().unwrap().is_empty());
+    }
+}
+
+#[test]
+fn whatever_happens() {
+    for seed in 1..3000u64 {
+        let mut walk = Walk { world: World::new(), random: Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)) };
+        walk.reload();
+        for _ in 0..60 {
+            walk.step();
+        }
+        walk.wind_up();
+    }
+}
