@@ -57,7 +57,15 @@ impl Announcement {
     /// The controller that it stands for. A TCP connection is bound to the interface that the announcement arrived on, if
     /// `bind`; for RDMA the kernel knows no such binding.
     pub fn transport_id(&self, bind: bool, host_nqn: &str) -> TransportId {
-        let host_iface = if bind && self.transport == Transport::Tcp { &self.interface } else { "" };
+        self.seen_via(if bind && self.transport == Transport::Tcp { &self.interface } else { "" }, host_nqn)
+    }
+
+    /// The same with the interface in any case: as exclusions see it.
+    pub fn place(&self, host_nqn: &str) -> TransportId {
+        self.seen_via(&self.interface, host_nqn)
+    }
+
+    fn seen_via(&self, host_iface: &str, host_nqn: &str) -> TransportId {
         TransportId::new(
             self.transport,
             Spelling {
@@ -71,21 +79,9 @@ impl Announcement {
         )
     }
 
-    pub fn transport(&self) -> Transport {
-        self.transport
-    }
-
     /// Canonical; with a zone if it is link-local.
     pub fn traddr(&self) -> &str {
         &self.traddr
-    }
-
-    pub fn trsvcid(&self) -> &str {
-        &self.trsvcid
-    }
-
-    pub fn subsysnqn(&self) -> &str {
-        &self.subsysnqn
     }
 
     pub fn interface(&self) -> &str {

@@ -59,6 +59,9 @@ impl Connector {
         for path in verdict.appeared.iter().chain(&verdict.withdrawn) {
             self.decide(now, path, links);
         }
+        for path in verdict.abandoned.iter().filter(|path| self.options_of(path).is_none()) {
+            links.unwant(&LinkId { kind: ControllerKind::Io, tid: path.clone() }, Disposal::Keep);
+        }
     }
 
     /// Takes in that these are all the discovery controllers that the finder has: what others listed is void.

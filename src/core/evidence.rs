@@ -24,6 +24,9 @@ pub enum Testimony {
     Stale(BTreeSet<Rc<TransportId>>),
     /// The configuration no longer contains it.
     Dropped,
+    /// It was known from an announcement only, and has been neither announced nor connected for too long. No evidence: what
+    /// it listed is not wanted any more, but what is connected stays.
+    Forgotten,
 }
 
 /// What a testimony changed.
@@ -33,6 +36,8 @@ pub struct Verdict {
     pub appeared: Vec<Rc<TransportId>>,
     /// Paths that nobody lists any more, on positive evidence.
     pub withdrawn: Vec<Rc<TransportId>>,
+    /// Paths that nobody lists any more, without evidence against them.
+    pub abandoned: Vec<Rc<TransportId>>,
 }
 
 /// Who listed which path.
@@ -52,10 +57,11 @@ impl Ledger {
     /// Notes what `source` says.
     pub fn hear(&mut self, source: &Rc<TransportId>, testimony: Testimony) -> Verdict {
         let before = self.by_source.remove(source).unwrap_or_default();
+        let is_evidence = !matches!(testimony, Testimony::Forgotten);
         let now_listed = match testimony {
             Testimony::Fresh(paths) => paths,
             Testimony::Stale(paths) => &paths | &before,
-            Testimony::Dropped => BTreeSet::new(),
+            Testimony::Dropped | Testimony::Forgotten => BTreeSet::new(),
         };
         let mut verdict = Verdict::default();
         for path in now_listed.difference(&before) {
@@ -67,7 +73,8 @@ impl Ledger {
         }
         for path in before.difference(&now_listed) {
             if self.strike(path, source) {
-                verdict.withdrawn.push(path.clone());
+                let struck = if is_evidence { &mut verdict.withdrawn } else { &mut verdict.abandoned };
+                struck.push(path.clone());
             }
         }
         if !now_listed.is_empty() {
@@ -128,7 +135,7 @@ mod tests {
     }
 
     fn withdrawn(paths: &[&str]) -> Verdict {
-        Verdict { appeared: vec![], withdrawn: paths.iter().map(|nqn| named(nqn)).collect() }
+        Verdict { withdrawn: paths.iter().map(|nqn| named(nqn)).collect(), ..Verdict::default() }
     }
 
     #[test]
@@ -168,6 +175,15 @@ mod tests {
         ledger.hear(&named("dc2"), silent());
         assert!(ledger.is_listed(&named("a")));
         assert_eq!(ledger.hear(&named("dc2"), Testimony::Dropped), withdrawn(&["a"]));
+    }
+
+    #[test]
+    fn a_forgotten_source_is_no_evidence_and_lists_nothing() {
+        let mut ledger = Ledger::default();
+        ledger.hear(&named("dc"), fresh(&["a"]));
+        let verdict = ledger.hear(&named("dc"), Testimony::Forgotten);
+        assert_eq!((verdict.abandoned, verdict.withdrawn), (vec![named("a")], vec![]));
+        assert_eq!(ledger.paths().count() + ledger.sources().count(), 0);
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! [`Machine`] holds them together. A process may have either role or both; with both, log pages go from the finder to the
 //! connector in memory.
 
+pub mod aging;
 pub mod announcement;
 pub mod backoff;
 pub mod connector;
@@ -26,11 +27,12 @@ pub mod tid;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::config::settings::{ConnectOptions, ConnectorSettings, FinderSettings};
+use crate::core::announcement::Announcement;
 use crate::core::connector::Connector;
 use crate::core::device::{ControllerKind, Device};
 use crate::core::evidence::Testimony;
@@ -88,6 +90,8 @@ pub enum Event {
     },
     /// What a finder in another process knows: all of its discovery controllers.
     FinderReports(Vec<(Rc<TransportId>, Testimony)>),
+    /// All discovery controllers that announce themselves now. What is missing here and was there before is withdrawn.
+    Announced(BTreeSet<Announcement>),
     /// The daemon is asked to stop. No connect is started any more.
     Stop,
 }
@@ -125,11 +129,16 @@ pub enum Change {
     DiscoveryControllerRemoved,
 }
 
-/// What an earlier run of this program leaves to the next: a connection of its own, and who listed it.
+/// What an earlier run of this program leaves to the next about a controller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Legacy {
     pub id: LinkId,
+    /// Its connection is one of ours.
+    pub ours: bool,
+    /// Who listed it.
     pub sources: Vec<Rc<TransportId>>,
+    /// It is known from an announcement, and has been neither announced nor connected for so long.
+    pub unseen: Option<Duration>,
 }
 
 /// All state machines of one process.
@@ -164,23 +173,38 @@ impl Machine {
 
     /// Takes over from an earlier run; before the first event.
     pub fn inherit(&mut self, legacy: Vec<Legacy>) {
-        for Legacy { id, sources } in legacy {
+        for Legacy { id, ours, sources, unseen } in legacy {
             if id.kind == ControllerKind::Io
                 && let Some(connector) = &mut self.connector
             {
                 connector.remember(&id.tid, &sources);
             }
-            self.links.was_ours(id);
+            if let (ControllerKind::Discovery, Some(unseen), Some(finder)) = (id.kind, unseen, &mut self.finder) {
+                finder.remember(&id.tid, unseen);
+            }
+            if ours {
+                self.links.was_ours(id);
+            }
         }
     }
 
     /// What the next run should know.
-    pub fn legacy(&self) -> Vec<Legacy> {
+    pub fn legacy(&self, now: Instant) -> Vec<Legacy> {
         let sources = |id: &LinkId| match (&self.connector, id.kind) {
             (Some(connector), ControllerKind::Io) => connector.sources(&id.tid).cloned().collect(),
             _ => Vec::new(),
         };
-        self.links.ours().map(|id| Legacy { id: id.clone(), sources: sources(id) }).collect()
+        let ours: BTreeSet<&LinkId> = self.links.ours().collect();
+        let discovered: BTreeMap<LinkId, Duration> =
+            self.finder.iter().flat_map(|finder| finder.worth_remembering(now)).collect();
+        let all: BTreeSet<&LinkId> = ours.iter().copied().chain(discovered.keys()).collect();
+        let legacy = |id: &LinkId| Legacy {
+            id: id.clone(),
+            ours: ours.contains(id),
+            sources: sources(id),
+            unseen: discovered.get(id).copied(),
+        };
+        all.into_iter().map(legacy).collect()
     }
 
     pub fn handle(&mut self, now: Instant, event: Event) {
@@ -212,6 +236,12 @@ impl Machine {
                 }
             }
             Event::FinderReports(reports) => self.hear_finder(now, reports),
+            Event::Announced(announcements) => {
+                if let Some(finder) = &mut self.finder {
+                    finder.hear_announcements(now, announcements, &mut self.links);
+                    self.unsaved = true;
+                }
+            }
             Event::Stop => {
                 self.links.set_ready(false);
                 if let (Some(finder), false) = (&mut self.finder, self.persistent_connections) {
@@ -231,7 +261,7 @@ impl Machine {
     pub fn handle_deadline(&mut self, now: Instant) {
         self.links.handle_deadline(now);
         if let Some(finder) = &mut self.finder {
-            finder.handle_deadline(now);
+            finder.handle_deadline(now, &mut self.links);
         }
         self.settle(now);
     }
@@ -274,7 +304,7 @@ impl Machine {
         if let (Some(finder), Some(settings)) = (&mut self.finder, finder_settings) {
             self.persistent_connections = settings.persistent_connections;
             let policy = Policy::new(settings.common, ControllerKind::Discovery, host_nqn);
-            finder.configure(now, policy, &mut self.links);
+            finder.configure(now, policy, settings.zeroconf_persistence, &mut self.links);
         }
         if let (Some(connector), Some(settings)) = (&mut self.connector, connector_settings) {
             let policy = Policy::new(settings.common, ControllerKind::Io, host_nqn);
@@ -312,10 +342,10 @@ impl Machine {
             self.unsaved = true;
             match (change, &mut self.finder) {
                 (LinkChange::Up { id, device }, Some(finder)) if id.kind == ControllerKind::Discovery => {
-                    finder.link_up(&id.tid, device);
+                    finder.link_up(&id.tid, device, &mut self.links);
                 }
                 (LinkChange::Down { id, .. }, Some(finder)) if id.kind == ControllerKind::Discovery => {
-                    finder.link_down(&id.tid);
+                    finder.link_down(now, &id.tid, &mut self.links);
                 }
                 _ => {}
             }

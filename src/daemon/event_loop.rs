@@ -310,7 +310,7 @@ impl Daemon {
             }
             Action::ReadDevices => self.read_devices(now),
             Action::Publish(change) => self.publish(now, change),
-            Action::Save => self.state_file.save(&self.machine.legacy()),
+            Action::Save => self.state_file.save(&self.machine.legacy(now)),
             Action::Note(note) => log::log!(note.level(), "{note}"),
         }
     }
@@ -393,7 +393,7 @@ impl Daemon {
             }
             BusEvent::AvahiAppeared => log::info!("mDNS: Avahi is there, looking for discovery controllers"),
             BusEvent::AvahiGone => log::warn!("mDNS: Avahi is gone; what it told stays in force"),
-            BusEvent::Announced(set) => log::debug!("mDNS: {} announcements", set.len()),
+            BusEvent::Announced(announcements) => self.machine.handle(now, Event::Announced(announcements)),
             BusEvent::AvahiComplaint(why) => log::warn!("mDNS: {why}"),
         }
     }
