@@ -10,6 +10,9 @@ use crate::config::settings::Persistence;
 use crate::core::deadlines::Deadlines;
 use crate::core::tid::TransportId;
 
+/// The shortest time: clients have to see that one is not connected before it is gone, to know that nobody removed it.
+const NOTICE: Duration = Duration::from_secs(1);
+
 /// Those that are out of sight, and when they are to be forgotten.
 #[derive(Debug)]
 pub struct Aging {
@@ -52,7 +55,7 @@ impl Aging {
     pub fn lose_sight(&mut self, now: Instant, tid: &Rc<TransportId>) -> bool {
         let is_news = !self.unseen.contains_key(tid);
         if is_news {
-            self.resume(tid, now, now);
+            self.resume(tid, now, now.checked_add(NOTICE).unwrap_or(now));
         }
         is_news
     }

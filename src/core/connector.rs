@@ -10,7 +10,7 @@ use std::time::Instant;
 use crate::config::settings::{ConnectOptions, DisconnectScope};
 use crate::core::Action;
 use crate::core::device::ControllerKind;
-use crate::core::evidence::{Ledger, Testimony};
+use crate::core::evidence::{Ledger, Testimony, Verdict};
 use crate::core::links::{Disposal, LinkId, Links};
 use crate::core::policy::Policy;
 use crate::core::tid::TransportId;
@@ -56,19 +56,33 @@ impl Connector {
     /// Takes in what a discovery controller says.
     pub fn hear(&mut self, now: Instant, source: &Rc<TransportId>, testimony: Testimony, links: &mut Links) {
         let verdict = self.ledger.hear(source, testimony);
+        self.carry_out(now, verdict, links);
+    }
+
+    /// Takes in that these are all the discovery controllers that there are, by the administrator's word; see
+    /// [`Ledger::hear_all_sources`].
+    pub fn hear_all_sources(
+        &mut self,
+        now: Instant,
+        sources: BTreeSet<Rc<TransportId>>,
+        is_announced: impl Fn(&TransportId) -> bool,
+        links: &mut Links,
+    ) {
+        let verdict = self.ledger.hear_all_sources(sources, is_announced);
+        self.carry_out(now, verdict, links);
+    }
+
+    /// Takes in that these are all the discovery controllers that there are; see [`Ledger::follow_sources`].
+    pub fn follow_sources(&mut self, sources: BTreeSet<Rc<TransportId>>) {
+        self.ledger.follow_sources(sources);
+    }
+
+    fn carry_out(&mut self, now: Instant, verdict: Verdict, links: &mut Links) {
         for path in verdict.appeared.iter().chain(&verdict.withdrawn) {
             self.decide(now, path, links);
         }
         for path in verdict.abandoned.iter().filter(|path| self.options_of(path).is_none()) {
             links.unwant(&LinkId { kind: ControllerKind::Io, tid: path.clone() }, Disposal::Keep);
-        }
-    }
-
-    /// Takes in that these are all the discovery controllers that the finder has: what others listed is void.
-    pub fn hear_dropped(&mut self, now: Instant, is_known: impl Fn(&TransportId) -> bool, links: &mut Links) {
-        let dropped: Vec<_> = self.ledger.sources().filter(|source| !is_known(source)).cloned().collect();
-        for source in dropped {
-            self.hear(now, &source, Testimony::Dropped, links);
         }
     }
 

@@ -4,7 +4,8 @@
 //! controller that listed it has taken that back, and there are just two ways to take it back:
 //!
 //! - a fresh and complete log page of that controller no longer lists the path ([`Testimony::Fresh`]);
-//! - the administrator's configuration dropped that controller ([`Testimony::Dropped`]).
+//! - the administrator's configuration dropped that controller ([`Ledger::hear_all_sources`]), and each controller that it
+//!   named instead has been heard: whoever corrects an address or a pinning does not mean to lose the storage behind it.
 //!
 //! Nothing else counts: a controller that is unreachable, a page that could not be read, a daemon or a bus that is away
 //! say nothing against a path. A page that is no longer current ([`Testimony::Stale`]) may add paths, never withdraw them.
@@ -22,8 +23,6 @@ pub enum Testimony {
     Fresh(BTreeSet<Rc<TransportId>>),
     /// It cannot be asked at present; this is what is left of its last page, perhaps nothing.
     Stale(BTreeSet<Rc<TransportId>>),
-    /// The configuration no longer contains it.
-    Dropped,
     /// It was known from an announcement only, and has been neither announced nor connected for too long. No evidence: what
     /// it listed is not wanted any more, but what is connected stays.
     Forgotten,
@@ -45,6 +44,10 @@ pub struct Verdict {
 pub struct Ledger {
     by_path: BTreeMap<Rc<TransportId>, BTreeSet<Rc<TransportId>>>,
     by_source: BTreeMap<Rc<TransportId>, BTreeSet<Rc<TransportId>>>,
+    /// The discovery controllers that there are; `None` as long as nobody said.
+    known: Option<BTreeSet<Rc<TransportId>>>,
+    /// Of those, the ones that came with the last change and have not been heard yet.
+    newcomers: BTreeSet<Rc<TransportId>>,
 }
 
 impl Ledger {
@@ -56,14 +59,67 @@ impl Ledger {
 
     /// Notes what `source` says.
     pub fn hear(&mut self, source: &Rc<TransportId>, testimony: Testimony) -> Verdict {
-        let before = self.by_source.remove(source).unwrap_or_default();
-        let is_evidence = !matches!(testimony, Testimony::Forgotten);
-        let now_listed = match testimony {
-            Testimony::Fresh(paths) => paths,
-            Testimony::Stale(paths) => &paths | &before,
-            Testimony::Dropped | Testimony::Forgotten => BTreeSet::new(),
-        };
         let mut verdict = Verdict::default();
+        match testimony {
+            Testimony::Fresh(paths) => {
+                self.replace(source, paths, &mut verdict);
+                if self.newcomers.remove(source) {
+                    self.void_dropped(&mut verdict);
+                }
+            }
+            Testimony::Stale(paths) => {
+                let before = self.by_source.get(source).cloned().unwrap_or_default();
+                self.replace(source, &paths | &before, &mut verdict);
+            }
+            Testimony::Forgotten => {
+                self.replace(source, BTreeSet::new(), &mut verdict);
+                verdict.abandoned = std::mem::take(&mut verdict.withdrawn);
+            }
+        }
+        verdict
+    }
+
+    /// Notes that these are all the discovery controllers that there are, without anybody having said so: announced ones
+    /// come and go.
+    pub fn follow_sources(&mut self, sources: BTreeSet<Rc<TransportId>>) {
+        self.newcomers.retain(|source| sources.contains(source));
+        self.known = Some(sources);
+    }
+
+    /// Notes that these are all the discovery controllers that there are: what others listed becomes void. Nobody waits for
+    /// one that is there because it `is_announced`: it replaces none, and may never be heard.
+    pub fn hear_all_sources(
+        &mut self,
+        sources: BTreeSet<Rc<TransportId>>,
+        is_announced: impl Fn(&TransportId) -> bool,
+    ) -> Verdict {
+        let is_known = |source: &Rc<TransportId>| {
+            self.by_source.contains_key(source)
+                || self.known.as_ref().is_some_and(|known| known.contains(source))
+                || is_announced(source)
+        };
+        let mut newcomers: BTreeSet<_> = sources.iter().filter(|source| !is_known(source)).cloned().collect();
+        newcomers.extend(self.newcomers.intersection(&sources).cloned());
+        self.newcomers = newcomers;
+        self.known = Some(sources);
+        let mut verdict = Verdict::default();
+        self.void_dropped(&mut verdict);
+        verdict
+    }
+
+    fn void_dropped(&mut self, verdict: &mut Verdict) {
+        let Some(known) = self.known.as_ref().filter(|_| self.newcomers.is_empty()) else {
+            return;
+        };
+        let dropped: Vec<_> = self.by_source.keys().filter(|source| !known.contains(*source)).cloned().collect();
+        for source in dropped {
+            self.replace(&source, BTreeSet::new(), verdict);
+        }
+    }
+
+    /// From now on `source` lists exactly these paths.
+    fn replace(&mut self, source: &Rc<TransportId>, now_listed: BTreeSet<Rc<TransportId>>, verdict: &mut Verdict) {
+        let before = self.by_source.remove(source).unwrap_or_default();
         for path in now_listed.difference(&before) {
             let sources = self.by_path.entry(path.clone()).or_default();
             if sources.is_empty() {
@@ -73,14 +129,12 @@ impl Ledger {
         }
         for path in before.difference(&now_listed) {
             if self.strike(path, source) {
-                let struck = if is_evidence { &mut verdict.withdrawn } else { &mut verdict.abandoned };
-                struck.push(path.clone());
+                verdict.withdrawn.push(path.clone());
             }
         }
         if !now_listed.is_empty() {
             self.by_source.insert(source.clone(), now_listed);
         }
-        verdict
     }
 
     /// Forgets that `source` listed `path`; whether that was the last one.
@@ -169,12 +223,47 @@ mod tests {
     #[test]
     fn everyone_who_listed_a_path_must_take_it_back() {
         let mut ledger = Ledger::default();
+        ledger.hear_all_sources([named("dc1"), named("dc2")].into(), |_| false);
         ledger.hear(&named("dc1"), fresh(&["a"]));
         ledger.hear(&named("dc2"), fresh(&["a"]));
         assert_eq!(ledger.hear(&named("dc1"), fresh(&[])), Verdict::default());
         ledger.hear(&named("dc2"), silent());
         assert!(ledger.is_listed(&named("a")));
-        assert_eq!(ledger.hear(&named("dc2"), Testimony::Dropped), withdrawn(&["a"]));
+        assert_eq!(ledger.hear_all_sources([named("dc1")].into(), |_| false), withdrawn(&["a"]));
+    }
+
+    #[test]
+    fn who_is_replaced_is_not_void_before_the_new_one_is_heard() {
+        let mut ledger = Ledger::default();
+        ledger.hear_all_sources([named("old"), named("other")].into(), |_| false);
+        ledger.hear(&named("old"), fresh(&["a", "b"]));
+        assert_eq!(ledger.hear_all_sources([named("new"), named("other")].into(), |_| false), Verdict::default());
+        assert_eq!(ledger.hear(&named("other"), fresh(&[])), Verdict::default());
+        assert_eq!(ledger.hear(&named("new"), silent()), Verdict::default());
+        assert!(ledger.is_listed(&named("a")) && ledger.is_listed(&named("b")));
+        assert_eq!(ledger.hear(&named("new"), fresh(&["a"])), withdrawn(&["b"]));
+    }
+
+    #[test]
+    fn a_newcomer_that_leaves_unheard_is_not_waited_for() {
+        let mut ledger = Ledger::default();
+        ledger.hear_all_sources([named("old")].into(), |_| false);
+        ledger.hear(&named("old"), fresh(&["a"]));
+        assert_eq!(ledger.hear_all_sources([named("new")].into(), |_| false), Verdict::default());
+        assert_eq!(ledger.hear_all_sources([].into(), |_| false), withdrawn(&["a"]));
+    }
+
+    #[test]
+    fn announced_sources_are_not_waited_for_and_not_void_for_having_come_later() {
+        let mut ledger = Ledger::default();
+        ledger.hear_all_sources([named("old")].into(), |_| false);
+        ledger.hear(&named("old"), fresh(&["a"]));
+        ledger.follow_sources([named("old"), named("announced")].into());
+        ledger.hear(&named("announced"), fresh(&["b"]));
+        ledger.hear_all_sources([named("new"), named("announced")].into(), |source| *source == *named("announced"));
+        assert_eq!(ledger.hear(&named("new"), fresh(&[])), withdrawn(&["a"]));
+        assert_eq!(ledger.hear_all_sources([named("announced"), named("other")].into(), |_| true), Verdict::default());
+        assert!(ledger.is_listed(&named("b")));
     }
 
     #[test]

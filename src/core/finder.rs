@@ -96,6 +96,8 @@ pub struct Finder {
     /// What is announced, and the controllers that this stands for under the configuration in force.
     announcements: BTreeSet<Announcement>,
     announced: BTreeSet<Rc<TransportId>>,
+    /// Announced controllers came or went.
+    roster_changed: bool,
     /// There were too many, and that was said.
     crowded: bool,
     aging: Aging,
@@ -116,6 +118,7 @@ impl Finder {
             testimonies: VecDeque::new(),
             announcements: BTreeSet::new(),
             announced: BTreeSet::new(),
+            roster_changed: false,
             crowded: false,
             aging: Aging::default(),
             remembered: BTreeMap::new(),
@@ -197,6 +200,7 @@ impl Finder {
             }
             None => {
                 self.actions.push_back(Action::Note(Note::Announced { id: id.clone() }));
+                self.roster_changed = true;
                 self.controllers.entry(tid.clone()).or_insert_with(|| Discovery::new(Origin::Discovered))
             }
         };
@@ -231,6 +235,7 @@ impl Finder {
                 self.actions.push_back(Action::Note(note));
             }
         } else {
+            self.roster_changed = true;
             self.drop_controller(tid, links);
         }
     }
@@ -238,6 +243,7 @@ impl Finder {
     fn forget_aged(&mut self, tid: &Rc<TransportId>, links: &mut Links) {
         self.actions.push_back(Action::Note(Note::Forgotten { id: link_id(tid) }));
         self.testimonies.push_back((tid.clone(), Testimony::Forgotten));
+        self.roster_changed = true;
         self.drop_controller(tid, links);
     }
 
@@ -411,6 +417,11 @@ impl Finder {
         while let Some(tid) = self.retries.pop(now) {
             self.read_soon(&tid);
         }
+    }
+
+    /// Whether announced controllers came or went since this was asked last.
+    pub fn take_roster_change(&mut self) -> bool {
+        std::mem::take(&mut self.roster_changed)
     }
 
     pub fn poll_testimony(&mut self) -> Option<(Rc<TransportId>, Testimony)> {

@@ -36,7 +36,7 @@ use crate::core::announcement::Announcement;
 use crate::core::connector::Connector;
 use crate::core::device::{ControllerKind, Device};
 use crate::core::evidence::Testimony;
-use crate::core::finder::Finder;
+use crate::core::finder::{Finder, Origin};
 use crate::core::links::{LinkChange, LinkId, Links};
 use crate::core::note::Note;
 use crate::core::policy::Policy;
@@ -89,11 +89,21 @@ pub enum Event {
         outcome: Result<Box<[u8]>, String>,
     },
     /// What a finder in another process knows: all of its discovery controllers.
-    FinderReports(Vec<(Rc<TransportId>, Testimony)>),
+    FinderReports(Vec<Report>),
     /// All discovery controllers that announce themselves now. What is missing here and was there before is withdrawn.
     Announced(BTreeSet<Announcement>),
     /// The daemon is asked to stop. No connect is started any more.
     Stop,
+}
+
+/// What a finder in another process says about one of its discovery controllers.
+#[derive(Debug)]
+pub struct Report {
+    pub source: Rc<TransportId>,
+    pub testimony: Testimony,
+    /// It is known from an announcement only.
+    pub announced: bool,
+    pub connected: bool,
 }
 
 /// Something to be done.
@@ -148,6 +158,8 @@ pub struct Machine {
     finder: Option<Finder>,
     connector: Option<Connector>,
     persistent_connections: bool,
+    /// Of another process' discovery controllers, those that it may forget without the administrator's word.
+    fading: BTreeSet<Rc<TransportId>>,
     /// The legacy may have changed since it was last saved.
     unsaved: bool,
 }
@@ -167,6 +179,7 @@ impl Machine {
             finder: roles.finder.then(|| Finder::new(seed.rotate_left(32))),
             connector: roles.connector.then(Connector::default),
             persistent_connections: true,
+            fading: BTreeSet::new(),
             unsaved: false,
         }
     }
@@ -311,20 +324,31 @@ impl Machine {
             connector.configure(now, policy, settings.disconnect_scope, &mut self.links);
         }
         if let (Some(finder), Some(connector)) = (&self.finder, &mut self.connector) {
-            connector.hear_dropped(now, |source| finder.knows(source), &mut self.links);
+            let is_announced = |source: &TransportId| finder.origin(source) == Some(Origin::Discovered);
+            connector.hear_all_sources(now, finder.controllers().cloned().collect(), is_announced, &mut self.links);
         }
         self.unsaved = true;
     }
 
-    fn hear_finder(&mut self, now: Instant, reports: Vec<(Rc<TransportId>, Testimony)>) {
+    /// A controller that was announced and not connected when the finder last spoke, and is not there now, was forgotten by
+    /// it; that others are not there is the administrator's word.
+    fn hear_finder(&mut self, now: Instant, reports: Vec<Report>) {
         let Some(connector) = &mut self.connector else {
             return;
         };
-        let known: BTreeSet<Rc<TransportId>> = reports.iter().map(|(source, _)| source.clone()).collect();
-        for (source, testimony) in reports {
+        let sources: BTreeSet<_> = reports.iter().map(|report| report.source.clone()).collect();
+        for source in self.fading.difference(&sources) {
+            connector.hear(now, source, Testimony::Forgotten, &mut self.links);
+        }
+        let such = |is_such: fn(&Report) -> bool| -> BTreeSet<Rc<TransportId>> {
+            reports.iter().filter(|report| is_such(report)).map(|report| report.source.clone()).collect()
+        };
+        let announced = such(|report| report.announced);
+        self.fading = such(|report| report.announced && !report.connected);
+        connector.hear_all_sources(now, sources, |source| announced.contains(source), &mut self.links);
+        for Report { source, testimony, .. } in reports {
             connector.hear(now, &source, testimony, &mut self.links);
         }
-        connector.hear_dropped(now, |source| known.contains(source), &mut self.links);
         self.unsaved = true;
     }
 
@@ -349,6 +373,11 @@ impl Machine {
                 }
                 _ => {}
             }
+        }
+        if let (Some(finder), Some(connector)) = (&mut self.finder, &mut self.connector)
+            && finder.take_roster_change()
+        {
+            connector.follow_sources(finder.controllers().cloned().collect());
         }
         if let Some(finder) = &mut self.finder {
             while let Some((source, testimony)) = finder.poll_testimony() {

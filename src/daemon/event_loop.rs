@@ -385,7 +385,7 @@ impl Daemon {
             BusEvent::FinderAppeared => log::info!("D-Bus: a finder is there, asking for its log pages"),
             BusEvent::FinderGone => log::warn!("D-Bus: the finder is gone; its last log pages stay in force"),
             BusEvent::FinderPages(pages) => {
-                self.machine.handle(now, Event::FinderReports(reports::testimonies(&pages)));
+                self.machine.handle(now, Event::FinderReports(reports::reports(&pages)));
                 self.facts.finder_pages = pages;
             }
             BusEvent::FinderUnreadable(why) => {

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use nix::errno::Errno;
 
 use crate::helper::message::Failure;
-use crate::wire::discovery::{self, HEADER_SIZE, Header};
+use crate::wire::discovery::{self, Entry, HEADER_SIZE, Header, LogPage};
 
 /// Bytes of one Get Log Page command. Without Identify nobody knows the controller's maximum transfer size, but the smallest
 /// that MDTS can express is two 4 KiB pages, so this is always allowed; and a page of a thousand entries, which is large,
@@ -111,10 +111,23 @@ pub fn read_whole_page(mut get: impl FnMut(u64, &mut [u8], bool) -> Result<(), F
         }
         let mut after = Vec::new();
         if read_header(&mut get, &mut after, false)? == (generation, size) {
+            check_filled(&page)?;
             return Ok(page);
         }
     }
     Err(Failure::Inconsistent { attempts: ATTEMPTS })
+}
+
+/// A controller whose page ends before its claim may fill up with zeros. What it did not say must not count as withdrawn.
+fn check_filled(page: &[u8]) -> Result<(), Failure> {
+    let view = LogPage::new(page).map_err(|error| Failure::BadPage(error.to_string()))?;
+    match view.entries().iter().position(Entry::is_blank) {
+        Some(number) => Err(Failure::BadPage(format!(
+            "discovery log page claims {} entries, but entry {number} is blank",
+            view.numrec()
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// Replaces `page` by the header alone; returns generation counter and size of the whole page.
@@ -154,12 +167,12 @@ fn fetch(
 mod tests {
     use super::*;
 
-    /// A controller with so many entries; entry i is filled with i.
+    /// A controller with so many entries; entry i is filled with i + 1.
     fn page(genctr: u64, entries: u8) -> Vec<u8> {
         let mut page = vec![0; 1024];
         page[..8].copy_from_slice(&genctr.to_le_bytes());
         page[8] = entries;
-        page.extend((0..entries).flat_map(|i| [i; 1024]));
+        page.extend((1..=entries).flat_map(|i| [i; 1024]));
         page
     }
 
@@ -250,5 +263,16 @@ mod tests {
         });
         assert!(matches!(read, Err(Failure::BadPage(_))));
         assert_eq!(commands, 1);
+    }
+    #[test]
+    fn a_page_that_is_filled_up_with_zeros_is_refused() {
+        let mut source = page(7, 3);
+        source[3072..].fill(0);
+        let read = read_whole_page(|offset, piece, _| {
+            copy(&source, offset, piece);
+            Ok(())
+        });
+        let why = "discovery log page claims 3 entries, but entry 2 is blank";
+        assert_eq!(read, Err(Failure::BadPage(why.to_owned())));
     }
 }

@@ -188,6 +188,11 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// Whether nothing was written here: all fields have values that stand for nothing.
+    pub fn is_blank(&self) -> bool {
+        self.as_bytes().iter().all(|byte| *byte == 0)
+    }
+
     /// Transport type, `TRTYPE_*`.
     pub fn trtype(&self) -> u8 {
         self.trtype
@@ -335,6 +340,13 @@ mod tests {
         let bytes = page(1, 1, &[entry([0xff; 12], &[0xff; 32], b"nqn\n.x", b"1\x1b[2J", 0xff)]);
         let entry = &LogPage::new(&bytes).unwrap().entries()[0];
         assert_eq!((entry.trsvcid(), entry.subnqn(), entry.traddr()), (None, None, None));
+    }
+
+    #[test]
+    fn an_entry_of_zeros_is_blank() {
+        let bytes = page(1, 2, &[[0; 1024], entry([0; 12], b"", b"", b"", 1)]);
+        let blank: Vec<bool> = LogPage::new(&bytes).unwrap().entries().iter().map(Entry::is_blank).collect();
+        assert_eq!(blank, [true, false]);
     }
 
     #[test]

@@ -45,6 +45,26 @@ fn others_connections(guest: &Guest) {
     assert_eq!(left, [theirs[0].name.as_str(), &theirs[1].name]);
 }
 
+/// An I/O controller at a discovery controller's address is not that discovery controller, not even without namespaces.
+#[test]
+fn an_empty_subsystem_is_no_discovery_controller() {
+    scenario(|guest| {
+        let empty = guest.target().empty_subsystem(&nqn("empty"));
+        let disk = guest.target().subsystem(&nqn("a"));
+        let port = guest.target().tcp_port("127.0.0.1", 8009);
+        port.link(&empty);
+        guest.connect(&format!("nqn={},transport=tcp,traddr=127.0.0.1,trsvcid=8009", empty.nqn)).unwrap();
+        let theirs = guest.controllers();
+        guest.write(STAFD_CONF, &controller("127.0.0.1", 8009));
+        let _stas = Stas::start(guest, Form::TwoDaemons);
+        port.link(&disk);
+        guest.wait_until("the disk is there", SOON, || guest.block_devices().len() == 1);
+        guest.assert_untouched(&theirs);
+        let discovery = guest.controllers().into_iter().filter(|controller| controller.is_discovery());
+        assert_eq!((discovery.count(), guest.controllers().len()), (1, 3));
+    });
+}
+
 /// Somebody connects what we are about to connect, or have lost: it is taken as it is.
 #[test]
 fn others_come_first() {

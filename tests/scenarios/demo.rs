@@ -1,9 +1,10 @@
 //! `tests/demo`: the main job, told step by step to somebody who watches. A scenario like any other, but
 //! not one of the tests.
 
-use crate::guest::Guest;
+use crate::guest::{Daemon, Guest};
+use crate::stas::{Form, Part, STAFD_CONF, Stas, controller};
 use crate::vm::Scenario;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const NQNS: [&str; 4] = [
@@ -12,50 +13,76 @@ const NQNS: [&str; 4] = [
     "nqn.2026-01.example:charlie",
     "nqn.2026-01.example:delta",
 ];
-const CONFIGURATION: &str = "[Controllers]\ncontroller = transport=tcp;traddr=127.0.0.1;trsvcid=8009\n";
 
 #[test]
 #[ignore = "a demonstration: run tests/demo"]
 fn demo() {
     Scenario::new().narrated().run(|guest| {
         heading(guest, "A storage target appears: nvmet, on 127.0.0.1 port 8009, with three subsystems");
-        let [first, second, third, fourth] = NQNS.map(|nqn| guest.target().subsystem(nqn));
+        let subsystems = NQNS.map(|nqn| guest.target().subsystem(nqn));
         let port = guest.target().tcp_port("127.0.0.1", 8009);
-        for subsystem in [&first, &second, &third] {
+        for subsystem in &subsystems[..3] {
             port.link(subsystem);
             guest.tell(&format!("    {}", subsystem.nqn));
         }
 
         heading(
             guest,
-            "The system bus, stafd and stacd start. All they are told is the discovery controller's address",
+            "stafd and stacd start, with a system bus. All they are told is the discovery controller's address",
         );
-        guest.write("/etc/stas/stafd.conf", CONFIGURATION);
-        quote(guest, "cat", &["/etc/stas/stafd.conf"]);
-        let _bus = guest.start_bus();
-        let _stafd = guest.spawn("stafd", &[]);
-        let _stacd = guest.spawn("stacd", &[]);
-        let took = guest.wait_until("all three subsystems are disks", PATIENCE, || guest.block_devices().len() == 3);
-        guest.tell(&format!("  {} ms later all three are disks:", took.as_millis()));
+        guest.write(STAFD_CONF, controller("127.0.0.1", 8009).trim_start());
+        quote(guest, "cat", &[STAFD_CONF]);
+        let started = Instant::now();
+        let mut stas = Stas::start(guest, Form::TwoDaemons);
+        attached(guest, started, &NQNS[..3], "all three subsystems are disks");
         quote(guest, "stafctl", &["ls"]);
-        quote(guest, "stacctl", &["ls"]);
-        disks(guest);
+        tables(guest);
 
         heading(guest, "The storage administrator adds a fourth subsystem. Nobody touches this host");
-        port.link(&fourth);
-        let took = guest.wait_until("the fourth is a disk", PATIENCE, || guest.block_devices().len() == 4);
-        guest.tell(&format!("  {} ms later it is a disk, the others untouched:", took.as_millis()));
-        quote(guest, "stacctl", &["ls"]);
-        disks(guest);
+        let started = Instant::now();
+        port.link(&subsystems[3]);
+        attached(guest, started, &NQNS, "it is a disk, the others untouched");
+        tables(guest);
 
         heading(guest, "The storage administrator takes it away again");
-        port.unlink(&fourth);
-        let gone = || guest.controllers().len() == 4 && guest.block_devices().len() == 3;
-        let took = guest.wait_until("the fourth is gone", PATIENCE, gone);
-        guest.tell(&format!("  {} ms later its controller and its disk are gone:", took.as_millis()));
-        quote(guest, "stacctl", &["ls"]);
+        let started = Instant::now();
+        port.unlink(&subsystems[3]);
+        attached(guest, started, &NQNS[..3], "its controller and its disk are gone");
+        tables(guest);
+
+        heading(guest, "Both daemons are killed. Meanwhile a subsystem is added");
+        let before = guest.controllers();
+        stas.end(Part::Both, Daemon::kill);
+        port.link(&subsystems[3]);
+        guest.assert_untouched(&before);
+        guest.tell("  The disks are still there:");
         disks(guest);
+        guest.tell("\n  The daemons start again");
+        let started = Instant::now();
+        stas.start_again();
+        attached(guest, started, &NQNS, "they have taken over the connections, and made the new one");
+        guest.assert_untouched(&before);
+        tables(guest);
+        guest.tell("");
     });
+}
+
+/// Waits for it, and tells how long it took.
+fn attached(guest: &Guest, since: Instant, nqns: &[&str], what: &str) {
+    let devices: Vec<String> =
+        guest.wait_for_storage(nqns, PATIENCE).into_iter().map(|controller| controller.name).collect();
+    let took = since.elapsed();
+    // The kernel is done a moment before the daemon has heard of it.
+    guest.wait_until("stacctl shows it", PATIENCE, || {
+        let listed = guest.run("stacctl", &["ls"]).stdout;
+        listed.lines().count() == 1 + devices.len() && devices.iter().all(|device| listed.contains(device))
+    });
+    guest.tell(&format!("  {} ms later {what}:", took.as_millis()));
+}
+
+fn tables(guest: &Guest) {
+    quote(guest, "stacctl", &["ls"]);
+    disks(guest);
 }
 
 fn heading(guest: &Guest, text: &str) {

@@ -3,7 +3,7 @@
 use crate::guest::{Guest, Port, Subsystem};
 use crate::sim::{Accept, Behaviour, Beyond, Entry, Kind, Simulator, Status, Times, log::RECORD};
 use crate::stas::{Form, KERNEL_WAITS, SOON, STACD_CONF, STAFD_CONF, Stas, controller, io_controller, nqn};
-use crate::vm::scenario;
+use crate::vm::{Kernel, Scenario, scenario};
 
 #[test]
 fn a_page_that_claims_too_much() {
@@ -31,7 +31,7 @@ fn a_page_without_a_header() {
 
 #[test]
 fn a_page_that_is_cut_and_filled_with_zeros() {
-    scenario(|guest| refused(guest, |b| b.page_length = Some(RECORD), "zeros"));
+    scenario(|guest| refused(guest, |b| b.page_length = Some(RECORD), "is blank"));
 }
 
 #[test]
@@ -243,6 +243,23 @@ fn a_subsystem_that_does_not_exist() {
         let tried = guest.kernel_log();
         guest.wait_until("it is tried again", SOON, || guest.kernel_log().len() > tried.len() || refusals() > 1);
         assert_eq!(stas.connector().count_log("not connected"), 1, "{}", stas.connector().log());
+        stas.assert_running();
+    });
+}
+
+/// TLS that the kernel cannot do is not left out.
+#[test]
+fn a_kernel_without_tls() {
+    Scenario::new().kernel(Kernel::V6_1).run(|guest| {
+        let storage = Storage::offer(guest, 2);
+        let [secure, plain] = [0, 1].map(|at| io_controller("127.0.0.1", 4420, storage.nqns(..)[at]));
+        guest.write(STACD_CONF, &format!("{secure}tls = true\n{plain}"));
+        let mut stas = Stas::start(guest, Form::OneProcess);
+        guest.wait_for_storage(&storage.nqns(1..), SOON);
+        stas.connector().wait_log("has no option tls", SOON);
+        assert!(
+            stas.connector().log().lines().any(|line| line.contains("good0") && line.contains("has no option tls"))
+        );
         stas.assert_running();
     });
 }

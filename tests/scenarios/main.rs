@@ -29,6 +29,7 @@ mod harness;
 mod hostile;
 mod identity;
 mod idle;
+mod logs;
 mod module;
 mod notify;
 mod one_process;

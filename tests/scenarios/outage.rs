@@ -68,7 +68,9 @@ fn controllers_removed(guest: &Guest, form: Form) {
 
     port.remove();
     guest.wait_until("the kernel has removed all controllers", SOON, || guest.controllers().is_empty());
-    stas.connector().wait_log("127.0.0.1:8009: nothing listens", SOON);
+    for daemon in [stas.finder(), stas.connector()] {
+        daemon.wait_log("127.0.0.1:8009: nothing listens", SOON);
+    }
 
     offer(guest, &[&a, &b]);
     let took = guest.wait_until("the discovery controller is back", PATIENCE, || {

@@ -3,6 +3,8 @@
 use crate::guest::{Controller, Daemon, Ended, Guest, Port, Subsystem};
 use crate::stas::{AT_ONCE, Form, KERNEL_WAITS, Part, SOON, STACD_CONF, STAFD_CONF, Stas, controller};
 use crate::vm::{Kernel, Scenario, scenario};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 const NQNS: [&str; 4] =
     ["nqn.2026-01.example:a", "nqn.2026-01.example:b", "nqn.2026-01.example:c", "nqn.2026-01.example:d"];
@@ -64,7 +66,11 @@ fn one_restart(
     let (gone, kept): (Vec<Controller>, Vec<Controller>) =
         before.iter().cloned().partition(|controller| controller.subsysnqn == change.goes.nqn);
     assert_eq!(before.len(), 4);
+    let helpers = children(stas.finder().pid());
     let ended = stas.end(part, how);
+    if part != Part::Connector {
+        guest.wait_until("its helper has ended too", SOON, || helpers.iter().all(has_ended));
+    }
     guest.assert_untouched(&before);
 
     change.port.link(change.comes);
@@ -87,33 +93,133 @@ fn one_restart(
     ended
 }
 
-/// The target is away just when the daemons come back: nobody can say that the storage is still wanted, so it stays.
+/// The change is on its way from the one daemon to the other.
+#[test]
+fn stafd_stops_right_after_a_change() {
+    scenario(|guest| {
+        let port = guest.target().tcp_port("127.0.0.1", 8009);
+        let subsystems = NQNS.map(|nqn| guest.target().subsystem(nqn));
+        subsystems[..2].iter().for_each(|subsystem| port.link(subsystem));
+        guest.write(STAFD_CONF, &controller("127.0.0.1", 8009));
+        let mut stas = Stas::start(guest, Form::TwoDaemons);
+        guest.wait_for_storage(&NQNS[..2], SOON);
+        let before = guest.controllers();
+        for count in [3, 4] {
+            port.link(&subsystems[count - 1]);
+            stas.end(Part::Finder, Daemon::terminate);
+            stas.start_again();
+            guest.wait_for_storage(&NQNS[..count], SOON);
+            guest.assert_untouched(&before);
+        }
+    });
+}
+
+/// The bus goes and comes back: the daemons find each other again, and what happened meanwhile is made up for.
+#[test]
+fn the_bus_is_restarted() {
+    scenario(|guest| {
+        let port = guest.target().tcp_port("127.0.0.1", 8009);
+        let [a, b, c, d] = NQNS.map(|nqn| guest.target().subsystem(nqn));
+        [&a, &b, &c].iter().for_each(|subsystem| port.link(subsystem));
+        guest.write(STAFD_CONF, &controller("127.0.0.1", 8009));
+        guest.write(STACD_CONF, KERNEL_WAITS);
+        let mut stas = Stas::start(guest, Form::TwoDaemons);
+        guest.wait_for_storage(&NQNS[..3], SOON);
+        let before = guest.controllers();
+
+        stas.kill_bus();
+        port.link(&d);
+        stas.finder().wait_log("lists 5 entries", SOON);
+        port.unlink(&a);
+        stas.finder().wait_log("(generation 9)", SOON);
+        let kept: Vec<_> = before.into_iter().filter(|controller| controller.subsysnqn != a.nqn).collect();
+        guest.assert_untouched(&kept);
+        assert_eq!(guest.controllers().len(), 4, "nobody was disconnected, nobody was connected");
+
+        stas.start_bus();
+        guest.wait_for_storage(&NQNS[1..], 2 * SOON);
+        guest.assert_untouched(&kept);
+        stas.assert_running();
+    });
+}
+
+/// The process that makes the blocking calls dies, as when memory is short. Another one takes its place.
+#[test]
+fn the_helper_is_killed() {
+    scenario(|guest| {
+        let port = guest.target().tcp_port("127.0.0.1", 8009);
+        let subsystems = NQNS.map(|nqn| guest.target().subsystem(nqn));
+        port.link(&subsystems[0]);
+        guest.write(STAFD_CONF, &controller("127.0.0.1", 8009));
+        let mut stas = Stas::start(guest, Form::OneProcess);
+        guest.wait_for_storage(&NQNS[..1], SOON);
+        let before = guest.controllers();
+        for (count, subsystem) in (1..).zip(&subsystems[1..]) {
+            for helper in children(stas.finder().pid()) {
+                kill(helper, Signal::SIGKILL).unwrap();
+            }
+            port.link(subsystem);
+            guest.wait_for_storage(&NQNS[..=count], SOON);
+            assert_eq!(stas.finder().count_log("the helper process died"), count);
+        }
+        guest.assert_untouched(&before);
+        stas.assert_running();
+    });
+}
+
+/// The helpers of a daemon.
+fn children(process: u32) -> Vec<Pid> {
+    let children = std::fs::read_to_string(format!("/proc/{process}/task/{process}/children")).unwrap();
+    let children: Vec<_> = children.split_whitespace().map(|id| Pid::from_raw(id.parse().unwrap())).collect();
+    assert!(!children.is_empty(), "there is no helper");
+    children
+}
+
+/// Nobody may have collected its status.
+fn has_ended(process: &Pid) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    status.is_empty() || status.contains("State:\tZ")
+}
+
 #[test]
 fn restarted_while_the_target_is_away() {
-    scenario(|guest| {
-        let target = guest.target();
-        let disk = target.subsystem(NQNS[0]);
-        let port = target.tcp_port("127.0.0.1", 8009);
-        port.link(&disk);
-        guest.write(STAFD_CONF, &("reconnect-delay = 1\n".to_owned() + &controller("127.0.0.1", 8009)));
-        guest.write(STACD_CONF, "reconnect-delay = 1\n");
-        let mut stas = Stas::start(guest, Form::TwoDaemons);
-        guest.wait_for_storage(&NQNS[..1], SOON);
+    scenario(|guest| returns_to_an_absent_target(guest, false));
+}
 
-        stas.end(Part::Both, Daemon::kill);
-        port.remove();
-        guest.wait_until("all connections are lost", SOON, || {
-            guest.controllers().iter().all(|controller| !controller.is_live())
-        });
-        let names = || guest.controllers().into_iter().map(|controller| controller.name).collect::<Vec<_>>();
-        let before = names();
-        stas.start_again();
-        stas.connector().wait_log("already connected", SOON);
-        stas.finder().wait_log("already connected", SOON);
-        assert_eq!(names(), before);
+#[test]
+fn restarted_without_memory_while_the_target_is_away() {
+    scenario(|guest| returns_to_an_absent_target(guest, true));
+}
 
-        target.tcp_port("127.0.0.1", 8009).link(&disk);
-        guest.wait_for_storage(&NQNS[..1], SOON);
-        assert_eq!(names(), before);
+/// The target is away just when the daemons come back: nobody can say that the storage is still wanted, so it stays.
+fn returns_to_an_absent_target(guest: &Guest, forgets: bool) {
+    let target = guest.target();
+    let disk = target.subsystem(NQNS[0]);
+    let port = target.tcp_port("127.0.0.1", 8009);
+    port.link(&disk);
+    guest.write(STAFD_CONF, &("reconnect-delay = 1\n".to_owned() + &controller("127.0.0.1", 8009)));
+    guest.write(STACD_CONF, "reconnect-delay = 1\n");
+    let mut stas = Stas::start(guest, Form::TwoDaemons);
+    guest.wait_for_storage(&NQNS[..1], SOON);
+
+    stas.end(Part::Both, Daemon::kill);
+    if forgets {
+        ["/run/stafd", "/run/stacd"].iter().for_each(|state| std::fs::remove_dir_all(state).unwrap());
+    }
+    port.remove();
+    guest.wait_until("all connections are lost", SOON, || {
+        guest.controllers().iter().all(|controller| !controller.is_live())
     });
+    let names = || guest.controllers().into_iter().map(|controller| controller.name).collect::<Vec<_>>();
+    let before = names();
+    stas.start_again();
+    stas.finder().wait_log("already connected", SOON);
+    // Who has no memory learns from the finder what is wanted, and until then leaves everything alone.
+    stas.connector().wait_log(if forgets { "a finder is there" } else { "already connected" }, SOON);
+    assert_eq!(names(), before);
+
+    target.tcp_port("127.0.0.1", 8009).link(&disk);
+    guest.wait_for_storage(&NQNS[..1], SOON);
+    stas.connector().wait_log("already connected", SOON);
+    assert_eq!(names(), before);
 }

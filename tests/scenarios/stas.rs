@@ -35,7 +35,7 @@ pub enum Part {
 pub struct Stas<'g> {
     guest: &'g Guest,
     form: Form,
-    _bus: Option<Daemon>,
+    bus: Option<Daemon>,
     finder: Option<Daemon>,
     connector: Option<Daemon>,
 }
@@ -44,9 +44,19 @@ impl<'g> Stas<'g> {
     #[track_caller]
     pub fn start(guest: &'g Guest, form: Form) -> Self {
         let bus = (form == Form::TwoDaemons).then(|| guest.start_bus());
-        let mut stas = Stas { guest, form, _bus: bus, finder: None, connector: None };
+        let mut stas = Stas { guest, form, bus, finder: None, connector: None };
         stas.start_again();
         stas
+    }
+
+    #[track_caller]
+    pub fn start_bus(&mut self) {
+        self.bus = Some(self.guest.start_bus());
+    }
+
+    #[track_caller]
+    pub fn kill_bus(&mut self) {
+        self.bus.take().expect("the bus runs").kill();
     }
 
     /// Starts what does not run.

@@ -27,15 +27,15 @@ fn silence_holds_up_nobody() {
         let bad_discovery: String = bad_addresses.iter().map(|traddr| controller(traddr, 8009)).collect();
         let mute_discovery = controller("127.0.0.1", 5000);
 
-        // The first time everything is slower: kernel, disk cache, emulator.
+        // The better of two, for the first time everything is slower, and the machine under the emulator has other work.
+        let best = || attach(guest, &nqns).min(attach(guest, &nqns));
         guest.write(STAFD_CONF, "");
         guest.write(STACD_CONF, &good);
-        attach(guest, &nqns);
-        let alone = attach(guest, &nqns);
+        let alone = best();
         guest.write(STAFD_CONF, &(bad_discovery + &mute_discovery));
         // The bad ones are first in the file.
         guest.write(STACD_CONF, &(bad + &mute_io + &good));
-        let accompanied = attach(guest, &nqns);
+        let accompanied = best();
         guest.tell(&format!("{REACHABLE} controllers alone: {alone:?}; among {SILENT} silent ones: {accompanied:?}"));
         assert!(mute.recording().accepted > 0, "the one that never answers was not even tried");
         let bound = alone.mul_f64(1.5) + Duration::from_secs(1);

@@ -1,6 +1,7 @@
 //! Discovery controllers that announce themselves: known, tried, kept and forgotten.
 
 use super::*;
+use crate::core::Report;
 use crate::core::announcement::{Announcement, Claims};
 use crate::core::finder::Origin;
 
@@ -117,6 +118,45 @@ fn what_a_forgotten_one_listed_stays_connected() {
     world.announce(&[DC]);
     world.connect(DC, "nvme5");
     world.page(&["nqn.a@192.0.2.9"]);
+    assert_eq!(world.device_of(&io(PATH)), Some("nvme1"));
+}
+
+#[test]
+fn what_a_finder_in_another_process_forgot_stays_connected_what_it_excluded_does_not() {
+    for connected in [false, true] {
+        let mut world = World::with_roles(CONNECTOR);
+        world.configure();
+        let report = |connected| Report {
+            source: dc(DC).tid,
+            testimony: fresh(&["nqn.a@192.0.2.9"]),
+            announced: true,
+            connected,
+        };
+        world.event(Event::FinderReports(vec![report(true)]));
+        world.connect("192.0.2.9", "nvme1");
+        world.event(Event::FinderReports(vec![report(connected)]));
+        world.event(Event::FinderReports(vec![]));
+        assert_eq!(world.disconnecting().len(), usize::from(connected));
+        assert!(!world.is_known(&io("nqn.a@192.0.2.9")));
+    }
+}
+
+#[test]
+fn announced_later_than_the_configuration_changed() {
+    let mut world = World::with_discovery();
+    world.announce(&[OTHER]);
+    world.connect(OTHER, "nvme5");
+    world.page_reads.swap(0, 1);
+    world.page(&["nqn.a@192.0.2.9"]);
+    world.page(&[]);
+    world.connect("192.0.2.9", "nvme1");
+    // A new one is configured in place of another; what is announced lists on.
+    world.settings.discovery = vec![entry("192.0.2.3", "")];
+    world.configure();
+    world.disconnect_ok();
+    world.connect("192.0.2.3", "nvme6");
+    world.page(&[]);
+    assert_eq!(world.disconnecting(), [""; 0]);
     assert_eq!(world.device_of(&io(PATH)), Some("nvme1"));
 }
 

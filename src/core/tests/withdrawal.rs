@@ -1,6 +1,7 @@
 //! What is taken down, when, and above all when not.
 
 use super::*;
+use crate::core::Report;
 
 const PATH: &str = "nqn.a@192.0.2.9";
 
@@ -15,6 +16,10 @@ fn world_with_path() -> World {
 fn list(world: &mut World, device: &str, entries: &[&str]) {
     world.aen(device);
     world.page(entries);
+}
+
+fn report(source: &str, testimony: Testimony) -> Report {
+    Report { source: dc(source).tid, testimony, announced: false, connected: true }
 }
 
 /// What an earlier run left: [`PATH`], listed by the discovery controller, both connected and ours.
@@ -321,7 +326,7 @@ fn an_exclusion_applies_to_what_is_listed() {
 #[test]
 fn a_finder_in_another_process() {
     let report = |world: &mut World, reports: Vec<(&str, Testimony)>| {
-        world.event(Event::FinderReports(reports.into_iter().map(|(source, said)| (dc(source).tid, said)).collect()));
+        world.event(Event::FinderReports(reports.into_iter().map(|(source, said)| report(source, said)).collect()));
     };
     let mut world = World::with_roles(CONNECTOR);
     world.configure();
@@ -347,7 +352,7 @@ fn a_connector_alone_keeps_its_legacy_until_the_finder_speaks() {
     world.configure();
     world.pass_secs(600);
     world.assert_nothing_to_do();
-    world.event(Event::FinderReports(vec![(dc(DC).tid, fresh(&[]))]));
+    world.event(Event::FinderReports(vec![report(DC, fresh(&[]))]));
     assert_eq!(world.disconnecting(), ["nvme1"]);
 }
 

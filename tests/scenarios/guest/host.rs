@@ -74,7 +74,7 @@ impl Guest {
     }
 
     /// Returns as soon as these subsystems, and no others, are attached: a live I/O controller and a disk for each of them, and
-    /// no further I/O controller in whatever state. Gives the controllers, by name.
+    /// no further I/O controller in whatever state. Gives the controllers, in the order of their subsystems here.
     #[track_caller]
     pub fn wait_for_storage(&self, nqns: &[&str], patience: Duration) -> Vec<Controller> {
         let mut wanted = nqns.to_vec();
@@ -91,20 +91,22 @@ impl Guest {
                 && self.live_io_controllers().len() == wanted.len()
         };
         self.wait_until(&format!("exactly these are attached: {wanted:?}"), patience, attached);
-        self.live_io_controllers()
+        let mut controllers = self.live_io_controllers();
+        controllers.sort_by_key(|controller| nqns.iter().position(|nqn| controller.subsysnqn == *nqn));
+        controllers
     }
 
     /// Fails the scenario unless these controllers are as they were, and never lost their connection.
     #[track_caller]
     pub fn assert_untouched(&self, before: &[Controller]) {
-        let now = self.controllers();
+        let (now, log) = (self.controllers(), self.kernel_log());
         for controller in before {
             assert!(now.contains(controller), "{controller:?} has changed\n{}", self.state());
-            let reconnected = |line: &&str| {
-                line.contains(&format!("{}: ", controller.name))
-                    && ["error recovery", "econnect"].iter().any(|sign| line.contains(sign))
-            };
-            assert_eq!(self.kernel_log().lines().find(reconnected), None, "{} was reconnected", controller.name);
+            // What was said of an earlier controller of that name does not count.
+            let about = log.lines().filter(|line| line.contains(&format!("nvme {}: ", controller.name)));
+            let mut since_connected = about.rev().take_while(|line| !line.contains("new ctrl"));
+            let lost = since_connected.find(|line| line.contains("error recovery") || line.contains("econnect"));
+            assert_eq!(lost, None, "{} lost its connection", controller.name);
         }
     }
 
