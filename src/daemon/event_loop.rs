@@ -393,7 +393,10 @@ impl Daemon {
             }
             BusEvent::AvahiAppeared => log::info!("mDNS: Avahi is there, looking for discovery controllers"),
             BusEvent::AvahiGone => log::warn!("mDNS: Avahi is gone; what it told stays in force"),
-            BusEvent::Announced(announcements) => self.machine.handle(now, Event::Announced(announcements)),
+            BusEvent::Announced(announcements) => {
+                log::debug!("mDNS: {} announced", announcements.len());
+                self.machine.handle(now, Event::Announced(announcements));
+            }
             BusEvent::AvahiComplaint(why) => log::warn!("mDNS: {why}"),
         }
     }

@@ -30,6 +30,7 @@ mod hostile;
 mod identity;
 mod idle;
 mod logs;
+mod mdns;
 mod module;
 mod notify;
 mod one_process;
