@@ -54,7 +54,7 @@ impl fmt::Display for Note {
             Note::Unreachable { portal, why, waiting, retry_in } => {
                 write!(f, "{portal}: {why}; {waiting} waiting, next try in {}", Rounded(*retry_in))?;
                 if *retry_in < Duration::from_secs(60) {
-                    f.write_str(", then at growing intervals up to a minute")?;
+                    f.write_str(", then at growing intervals")?;
                 }
                 Ok(())
             }

@@ -395,6 +395,7 @@ impl Daemon {
             BusEvent::AvahiGone => log::warn!("mDNS: Avahi is gone; what it told stays in force"),
             BusEvent::Announced(announcements) => {
                 log::debug!("mDNS: {} announced", announcements.len());
+                self.facts.announcements = self.facts.announcements.is_some().then(|| announcements.clone());
                 self.machine.handle(now, Event::Announced(announcements));
             }
             BusEvent::AvahiComplaint(why) => log::warn!("mDNS: {why}"),
@@ -480,6 +481,8 @@ impl Daemon {
 
     fn apply_settings(&mut self) {
         self.facts.set_host(&self.settings.host);
+        let announcements = self.facts.announcements.take();
+        self.facts.announcements = self.settings.announcements().map(|_| announcements.unwrap_or_default());
         self.facts.set_tron(self.forced_tron || self.settings.tron);
     }
 
