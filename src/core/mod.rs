@@ -286,6 +286,7 @@ impl Machine {
             .poll_action(now)
             .or_else(|| self.finder.as_mut().and_then(|finder| finder.poll_action(&mut self.links)))
             .or_else(|| self.connector.as_mut().and_then(Connector::poll_action))
+            .inspect(|action| self.unsaved |= matches!(action, Action::Connect { .. }))
             .or_else(|| std::mem::take(&mut self.unsaved).then_some(Action::Save))
     }
 

@@ -13,22 +13,78 @@ use crate::helper::message::Failure;
 /// A line of the log. `Display` gives the text: what happened, to which controller, what happens next.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Note {
-    Connected { id: LinkId, device: String },
-    Adopted { id: LinkId, device: String },
-    Lost { id: LinkId, device: String },
-    Unreachable { portal: PortalId, why: String, waiting: usize, retry_in: Duration },
-    ConnectFailed { id: LinkId, why: String, retry_in: Duration },
-    Disconnecting { id: LinkId, device: String },
-    DisconnectFailed { id: LinkId, device: String, failure: Failure },
-    PageRead { id: LinkId, device: String, entries: usize, genctr: u64 },
-    PageFailed { id: LinkId, device: String, why: String, keeps: bool },
-    EntryIgnored { from: TransportId, why: String },
-    EntriesIgnored { from: TransportId, more: usize },
-    ControllerIgnored { tid: TransportId, why: String },
-    Announced { id: LinkId },
-    TooManyAnnounced { limit: usize },
-    OutOfSight { id: LinkId, leaves_in: Option<Duration> },
-    Forgotten { id: LinkId },
+    Connected {
+        id: LinkId,
+        device: String,
+    },
+    Adopted {
+        id: LinkId,
+        device: String,
+    },
+    /// `retry_in`: it did not last, so it has to wait.
+    Lost {
+        id: LinkId,
+        device: String,
+        retry_in: Option<Duration>,
+    },
+    Unreachable {
+        portal: PortalId,
+        why: String,
+        waiting: usize,
+        retry_in: Duration,
+    },
+    ConnectFailed {
+        id: LinkId,
+        why: String,
+        retry_in: Duration,
+    },
+    Disconnecting {
+        id: LinkId,
+        device: String,
+    },
+    DisconnectFailed {
+        id: LinkId,
+        device: String,
+        failure: Failure,
+    },
+    PageRead {
+        id: LinkId,
+        device: String,
+        entries: usize,
+        genctr: u64,
+    },
+    PageFailed {
+        id: LinkId,
+        device: String,
+        why: String,
+        keeps: bool,
+    },
+    EntryIgnored {
+        from: TransportId,
+        why: String,
+    },
+    EntriesIgnored {
+        from: TransportId,
+        more: usize,
+    },
+    ControllerIgnored {
+        tid: TransportId,
+        why: String,
+    },
+    Announced {
+        id: LinkId,
+    },
+    TooManyAnnounced {
+        limit: usize,
+    },
+    /// `leaves_in`: `None` for never.
+    OutOfSight {
+        id: LinkId,
+        leaves_in: Option<Duration>,
+    },
+    Forgotten {
+        id: LinkId,
+    },
 }
 
 impl Note {
@@ -50,7 +106,16 @@ impl fmt::Display for Note {
         match self {
             Note::Connected { id, device } => write!(f, "{id}: connected as {device}"),
             Note::Adopted { id, device } => write!(f, "{id}: already connected as {device}, kept"),
-            Note::Lost { id, device } => write!(f, "{id}: the kernel removed {device}; connecting again"),
+            Note::Lost { id, device, retry_in: None } => {
+                write!(f, "{id}: the kernel removed {device}; connecting again")
+            }
+            Note::Lost { id, device, retry_in: Some(wait) } => {
+                write!(
+                    f,
+                    "{id}: the kernel removed {device} soon after it was connected; next try in {}",
+                    Rounded(*wait)
+                )
+            }
             Note::Unreachable { portal, why, waiting, retry_in } => {
                 write!(f, "{portal}: {why}; {waiting} waiting, next try in {}", Rounded(*retry_in))?;
                 if *retry_in < Duration::from_secs(60) {

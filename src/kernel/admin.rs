@@ -11,10 +11,13 @@ use nix::errno::Errno;
 use crate::helper::message::Failure;
 use crate::wire::discovery::{self, Entry, HEADER_SIZE, Header, LogPage};
 
-/// Bytes of one Get Log Page command. Without Identify nobody knows the controller's maximum transfer size, but the smallest
-/// that MDTS can express is two 4 KiB pages, so this is always allowed; and a page of a thousand entries, which is large,
-/// still takes only 250 commands.
-const PIECE: usize = 4096;
+/// Bytes of a Get Log Page command that any controller has to carry out: the smallest limit that MDTS can express is twice
+/// that. A small page needs no larger ones.
+const SMALL_PIECE: usize = 4096;
+
+/// No command asks for more than this, whatever the controller allows. A page of a thousand entries takes four of these,
+/// and every transport of the kernel can carry them.
+const LARGE_PIECE: usize = 256 << 10;
 
 /// How often a page that changes while it is read is read again.
 const ATTEMPTS: u32 = 8;
@@ -24,7 +27,18 @@ const ATTEMPTS: u32 = 8;
 /// and entry) is refused as well.
 const UNTOUCHED: [u8; 16] = [0xa5; 16];
 
+/// Path Related Status, as the kernel makes them up (include/linux/nvme.h, `NVME_SC_HOST_PATH_ERROR` and
+/// `NVME_SC_HOST_ABORTED_CMD`).
+const HOST_PATH_ERROR: i32 = 0x370;
+const HOST_ABORTED: i32 = 0x371;
+
 const OPCODE_GET_LOG_PAGE: u8 = 0x02;
+const OPCODE_IDENTIFY: u8 = 0x06;
+/// Identify, Controller or Namespace Structure: the controller's own data structure.
+const CNS_CONTROLLER: u32 = 0x01;
+const IDENTIFY_SIZE: usize = 4096;
+/// Maximum Data Transfer Size in that structure.
+const MDTS: usize = 77;
 
 /// `struct nvme_passthru_cmd`.
 #[derive(Default)]
@@ -59,32 +73,73 @@ mod ioctl {
 /// Reads the discovery log page of the controller behind `device`, an open `/dev/nvmeN`, whole and consistent.
 pub fn read_discovery_log_page(device: impl AsFd) -> Result<Vec<u8>, Failure> {
     let device = device.as_fd();
-    read_whole_page(|offset, piece, rae| get_log_page(&device, discovery::LID, offset, piece, rae))
+    let largest = || largest_piece(&device);
+    read_whole_page(largest, |offset, piece, rae| get_log_page(&device, discovery::LID, offset, piece, rae))
+}
+
+/// [`read_page`], and whatever comes of it, the asynchronous event is cleared if the controller still answers: it would not
+/// tell of the next change otherwise, by which its page may be a good one again.
+pub fn read_whole_page(
+    largest: impl Fn() -> usize,
+    mut get: impl FnMut(u64, &mut [u8], bool) -> Result<(), Failure>,
+) -> Result<Vec<u8>, Failure> {
+    let outcome = read_page(largest, &mut get);
+    if let Err(Failure::BadPage(_) | Failure::NvmeStatus(_)) = outcome {
+        let mut header = vec![0; HEADER_SIZE];
+        // What is wrong has been found out already.
+        let _ = get(0, &mut header, false);
+    }
+    outcome
+}
+
+/// The most that one command may ask this controller for: 2^MDTS pages, and no limit where MDTS is 0. The page size is not
+/// known here, but is 4 KiB at least.
+fn largest_piece(device: &impl AsFd) -> usize {
+    let mut identity = vec![0; IDENTIFY_SIZE];
+    match admin_command(device, OPCODE_IDENTIFY, &mut identity, CNS_CONTROLLER, [0; 3]) {
+        Ok(()) => piece_for(identity.get(MDTS).copied().unwrap_or_default()),
+        Err(_) => SMALL_PIECE,
+    }
+}
+
+fn piece_for(mdts: u8) -> usize {
+    match mdts {
+        0 => LARGE_PIECE,
+        mdts => SMALL_PIECE.checked_shl(mdts.into()).filter(|size| *size > 0).unwrap_or(LARGE_PIECE).min(LARGE_PIECE),
+    }
 }
 
 /// One Get Log Page command. `offset` and the length of `piece` are multiples of 4 bytes. `rae` (Retain Asynchronous Event)
 /// set leaves the event that announced the change in place; cleared, it allows the next one.
 fn get_log_page(device: &impl AsFd, lid: u8, offset: u64, piece: &mut [u8], rae: bool) -> Result<(), Failure> {
-    let too_long = |_| Failure::Errno(Errno::EINVAL as i32);
-    let data_len = u32::try_from(piece.len()).map_err(too_long)?;
-    let numd = (data_len / 4).saturating_sub(1);
+    let numd = u32::try_from(piece.len() / 4).unwrap_or(u32::MAX).saturating_sub(1);
+    let cdw10 = numd << 16 | u32::from(rae) << 15 | u32::from(lid);
+    admin_command(device, OPCODE_GET_LOG_PAGE, piece, cdw10, [numd >> 16, offset as u32, (offset >> 32) as u32])
+}
+
+/// One admin command that fills `data`; `rest` is command dwords 11 to 13.
+fn admin_command(device: &impl AsFd, opcode: u8, data: &mut [u8], cdw10: u32, rest: [u32; 3]) -> Result<(), Failure> {
+    let data_len = u32::try_from(data.len()).map_err(|_| Failure::Errno(Errno::EINVAL as i32))?;
+    let [cdw11, cdw12, cdw13] = rest;
     let mut command = PassthruCommand {
-        opcode: OPCODE_GET_LOG_PAGE,
-        addr: piece.as_mut_ptr().expose_provenance() as u64,
+        opcode,
+        addr: data.as_mut_ptr().expose_provenance() as u64,
         data_len,
-        cdw10: numd << 16 | u32::from(rae) << 15 | u32::from(lid),
-        cdw11: numd >> 16,
-        cdw12: offset as u32,
-        cdw13: (offset >> 32) as u32,
+        cdw10,
+        cdw11,
+        cdw12,
+        cdw13,
         ..PassthruCommand::default()
     };
-    // SAFETY: `command` is laid out as the kernel's struct, and `addr` with `data_len` is the exclusively borrowed `piece`,
+    // SAFETY: `command` is laid out as the kernel's struct, and `addr` with `data_len` is the exclusively borrowed `data`,
     // the only memory that the kernel writes to besides `command` itself.
     #[allow(unsafe_code)]
     let result = unsafe { ioctl::admin_cmd(device.as_fd().as_raw_fd(), &mut command) };
     match result {
         Ok(0) => Ok(()),
-        // The kernel returns the 15-bit status field here, errnos as -1.
+        // The kernel's own statuses for a command that it could not get through, or had to give up.
+        Ok(HOST_PATH_ERROR | HOST_ABORTED) => Err(Failure::NotReady),
+        // It returns the 15-bit status field here, errnos as -1.
         Ok(status) => Err(Failure::NvmeStatus(status as u16)),
         Err(Errno::EINTR) => Err(Failure::Interrupted),
         Err(Errno::EAGAIN) => Err(Failure::NotReady),
@@ -94,19 +149,24 @@ fn get_log_page(device: &impl AsFd, lid: u8, offset: u64, piece: &mut [u8], rae:
 }
 
 /// Reads a whole discovery log page by `get(offset, piece, rae)`: header, entries in pieces, the header again; from the start
-/// when it is another one by then.
+/// when it is another one by then. How much a piece may be at most is asked (`largest`) when the page is large.
 ///
 /// Only the last command clears the asynchronous event, so that a change that happens while we read is announced again. The
 /// result is a page that [`discovery::LogPage::new`] accepts.
-pub fn read_whole_page(mut get: impl FnMut(u64, &mut [u8], bool) -> Result<(), Failure>) -> Result<Vec<u8>, Failure> {
+fn read_page(
+    largest: impl Fn() -> usize,
+    mut get: impl FnMut(u64, &mut [u8], bool) -> Result<(), Failure>,
+) -> Result<Vec<u8>, Failure> {
     let mut page = Vec::new();
     for _ in 0..ATTEMPTS {
         let (generation, size) = read_header(&mut get, &mut page, true)?;
         // Reserved at once, so that nothing is copied later; used only as far as the controller keeps its claim.
-        page.reserve_exact(size.saturating_sub(page.len()));
+        let rest = size.saturating_sub(page.len());
+        page.reserve_exact(rest);
+        let step = if rest > SMALL_PIECE { largest() } else { SMALL_PIECE };
         while page.len() < size {
             let offset = page.len();
-            page.resize(size.min(offset + PIECE), 0);
+            page.resize(size.min(offset + step), 0);
             fetch(&mut get, offset, page.get_mut(offset..).unwrap_or_default(), true)?;
         }
         let mut after = Vec::new();
@@ -186,14 +246,37 @@ mod tests {
     }
 
     #[test]
+    fn the_controller_says_how_much_a_piece_may_be() {
+        let pieces = [0, 1, 2, 5, 6, 7, 51, 52, 255].map(piece_for);
+        let k = 1024;
+        assert_eq!(pieces, [256 * k, 8 * k, 16 * k, 128 * k, 256 * k, 256 * k, 256 * k, 256 * k, 256 * k]);
+    }
+
+    #[test]
+    fn a_large_page_is_read_in_large_pieces() {
+        let source = page(7, 20);
+        let mut lengths = Vec::new();
+        let get = |offset, piece: &mut [u8], _| {
+            lengths.push(piece.len());
+            copy(&source, offset, piece);
+            Ok(())
+        };
+        assert_eq!(read_whole_page(|| 16384, get), Ok(source.clone()));
+        assert_eq!(lengths, [1024, 16384, 4096, 1024]);
+    }
+
+    #[test]
     fn a_page_is_read_in_pieces_and_checked_at_the_end() {
         let source = page(7, 9);
         let mut commands = Vec::new();
-        let read = read_whole_page(|offset, piece, rae| {
-            commands.push((offset, piece.len(), rae));
-            copy(&source, offset, piece);
-            Ok(())
-        });
+        let read = read_whole_page(
+            || SMALL_PIECE,
+            |offset, piece, rae| {
+                commands.push((offset, piece.len(), rae));
+                copy(&source, offset, piece);
+                Ok(())
+            },
+        );
         assert_eq!(read.unwrap(), source);
         let expected = [(0, 1024, true), (1024, 4096, true), (5120, 4096, true), (9216, 1024, true), (0, 1024, false)];
         assert_eq!(commands, expected);
@@ -203,11 +286,14 @@ mod tests {
     fn a_page_that_changes_meanwhile_is_read_again() {
         let (old, new) = (page(7, 9), page(8, 9));
         let mut commands = 0;
-        let read = read_whole_page(|offset, piece, _| {
-            commands += 1;
-            copy(if commands <= 2 { &old } else { &new }, offset, piece);
-            Ok(())
-        });
+        let read = read_whole_page(
+            || SMALL_PIECE,
+            |offset, piece, _| {
+                commands += 1;
+                copy(if commands <= 2 { &old } else { &new }, offset, piece);
+                Ok(())
+            },
+        );
         assert_eq!(read.unwrap(), new);
         assert_eq!(commands, 10);
     }
@@ -215,22 +301,28 @@ mod tests {
     #[test]
     fn the_same_generation_with_another_number_of_entries_is_another_page() {
         let mut commands = 0;
-        let read = read_whole_page(|offset, piece, _| {
-            commands += 1;
-            copy(&page(7, if commands == 1 { 1 } else { 2 }), offset, piece);
-            Ok(())
-        });
+        let read = read_whole_page(
+            || SMALL_PIECE,
+            |offset, piece, _| {
+                commands += 1;
+                copy(&page(7, if commands == 1 { 1 } else { 2 }), offset, piece);
+                Ok(())
+            },
+        );
         assert_eq!(read.unwrap(), page(7, 2));
     }
 
     #[test]
     fn a_page_that_never_rests_is_given_up() {
         let mut generation = 0;
-        let read = read_whole_page(|offset, piece, _| {
-            generation += 1;
-            copy(&page(generation, 1), offset, piece);
-            Ok(())
-        });
+        let read = read_whole_page(
+            || SMALL_PIECE,
+            |offset, piece, _| {
+                generation += 1;
+                copy(&page(generation, 1), offset, piece);
+                Ok(())
+            },
+        );
         assert_eq!(read, Err(Failure::Inconsistent { attempts: 8 }));
         assert_eq!(generation, 8 * 3);
     }
@@ -239,39 +331,52 @@ mod tests {
     fn a_page_that_came_only_in_part_is_no_page() {
         for present in [0, 512, 1024, 2048, 9 * 1024] {
             let mut source = page(7, 9);
-            let read = read_whole_page(|offset, piece, _| {
-                let end = source.len().min(present);
-                let from = (offset as usize).min(end);
-                let part = &mut source[from..end];
-                let len = part.len().min(piece.len());
-                piece[..len].copy_from_slice(&part[..len]);
-                Ok(())
-            });
+            let read = read_whole_page(
+                || SMALL_PIECE,
+                |offset, piece, _| {
+                    let end = source.len().min(present);
+                    let from = (offset as usize).min(end);
+                    let part = &mut source[from..end];
+                    let len = part.len().min(piece.len());
+                    piece[..len].copy_from_slice(&part[..len]);
+                    Ok(())
+                },
+            );
             assert!(matches!(read, Err(Failure::BadPage(_))), "{present}: {read:?}");
         }
     }
 
     #[test]
     fn failures_and_wild_claims_end_the_reading() {
-        assert_eq!(read_whole_page(|_, _, _| Err(Failure::NvmeStatus(0x4002))), Err(Failure::NvmeStatus(0x4002)));
-        let mut commands = 0;
-        let read = read_whole_page(|_, piece, _| {
-            commands += 1;
-            piece.fill(0);
-            piece[8..16].fill(0xff);
-            Ok(())
-        });
+        assert_eq!(
+            read_whole_page(|| SMALL_PIECE, |_, _, _| Err(Failure::NvmeStatus(0x4002))),
+            Err(Failure::NvmeStatus(0x4002))
+        );
+        let mut events_retained = Vec::new();
+        let read = read_whole_page(
+            || SMALL_PIECE,
+            |_, piece, rae| {
+                events_retained.push(rae);
+                piece.fill(0);
+                piece[8..16].fill(0xff);
+                Ok(())
+            },
+        );
         assert!(matches!(read, Err(Failure::BadPage(_))));
-        assert_eq!(commands, 1);
+        assert_eq!(events_retained, [true, false]);
     }
+
     #[test]
     fn a_page_that_is_filled_up_with_zeros_is_refused() {
         let mut source = page(7, 3);
         source[3072..].fill(0);
-        let read = read_whole_page(|offset, piece, _| {
-            copy(&source, offset, piece);
-            Ok(())
-        });
+        let read = read_whole_page(
+            || SMALL_PIECE,
+            |offset, piece, _| {
+                copy(&source, offset, piece);
+                Ok(())
+            },
+        );
         let why = "discovery log page claims 3 entries, but entry 2 is blank";
         assert_eq!(read, Err(Failure::BadPage(why.to_owned())));
     }

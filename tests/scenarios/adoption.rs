@@ -36,13 +36,13 @@ fn others_connections(guest: &Guest) {
     port.unlink(&a);
     port.unlink(&b);
     guest.wait_until("b is disconnected", SOON, || guest.controllers().iter().all(|left| left.subsysnqn != b.nqn));
-    assert!(guest.controllers().iter().any(|left| left.name == theirs[1].name), "a was disconnected");
+    assert!(guest.controllers().iter().any(|left| left.inode == theirs[1].inode), "a was disconnected");
 
     guest.write(STAFD_CONF, "");
     stas.finder().reload();
     guest.wait_until("c is disconnected", SOON, || guest.controllers().iter().all(|left| left.subsysnqn != c.nqn));
-    let left: Vec<String> = guest.controllers().into_iter().map(|controller| controller.name).collect();
-    assert_eq!(left, [theirs[0].name.as_str(), &theirs[1].name]);
+    let left: Vec<u64> = guest.controllers().into_iter().map(|controller| controller.inode).collect();
+    assert_eq!(left, [theirs[0].inode, theirs[1].inode]);
 }
 
 /// An I/O controller at a discovery controller's address is not that discovery controller, not even without namespaces.

@@ -34,20 +34,20 @@ fn demo() {
         quote(guest, "cat", &[STAFD_CONF]);
         let started = Instant::now();
         let mut stas = Stas::start(guest, Form::TwoDaemons);
-        attached(guest, started, &NQNS[..3], "all three subsystems are disks");
+        attached(guest, &stas, started, &NQNS[..3], "all three subsystems are disks");
         quote(guest, "stafctl", &["ls"]);
         tables(guest);
 
         heading(guest, "The storage administrator adds a fourth subsystem. Nobody touches this host");
         let started = Instant::now();
         port.link(&subsystems[3]);
-        attached(guest, started, &NQNS, "it is a disk, the others untouched");
+        attached(guest, &stas, started, &NQNS, "it is a disk, the others untouched");
         tables(guest);
 
         heading(guest, "The storage administrator takes it away again");
         let started = Instant::now();
         port.unlink(&subsystems[3]);
-        attached(guest, started, &NQNS[..3], "its controller and its disk are gone");
+        attached(guest, &stas, started, &NQNS[..3], "its controller and its disk are gone");
         tables(guest);
 
         heading(guest, "Both daemons are killed. Meanwhile a subsystem is added");
@@ -60,7 +60,7 @@ fn demo() {
         guest.tell("\n  The daemons start again");
         let started = Instant::now();
         stas.start_again();
-        attached(guest, started, &NQNS, "they have taken over the connections, and made the new one");
+        attached(guest, &stas, started, &NQNS, "they have taken over the connections, and made the new one");
         guest.assert_untouched(&before);
         tables(guest);
         guest.tell("");
@@ -68,15 +68,10 @@ fn demo() {
 }
 
 /// Waits for it, and tells how long it took.
-fn attached(guest: &Guest, since: Instant, nqns: &[&str], what: &str) {
-    let devices: Vec<String> =
-        guest.wait_for_storage(nqns, PATIENCE).into_iter().map(|controller| controller.name).collect();
+fn attached(guest: &Guest, stas: &Stas<'_>, since: Instant, nqns: &[&str], what: &str) {
+    guest.wait_for_storage(nqns, PATIENCE);
     let took = since.elapsed();
-    // The kernel is done a moment before the daemon has heard of it.
-    guest.wait_until("stacctl shows it", PATIENCE, || {
-        let listed = guest.run("stacctl", &["ls"]).stdout;
-        listed.lines().count() == 1 + devices.len() && devices.iter().all(|device| listed.contains(device))
-    });
+    stas.wait_for_storage(nqns, PATIENCE);
     guest.tell(&format!("  {} ms later {what}:", took.as_millis()));
 }
 

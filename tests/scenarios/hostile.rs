@@ -120,7 +120,7 @@ fn a_flood_of_odd_entries_does_not_flood_the_log() {
     scenario(|guest| {
         let dc = Simulator::start("127.0.0.1:8009").unwrap();
         let storage = Storage::offer(guest, 2);
-        let flood = (0..1000).map(|number| Entry::io(&nqn(&number.to_string()), "0.0.0.0", "4420"));
+        let flood = (0..200).map(|number| Entry::io(&nqn(&number.to_string()), "0.0.0.0", "4420"));
         dc.set_entries(flood.chain(storage.entries(..1)));
         guest.write(STAFD_CONF, &controller("127.0.0.1", 8009));
         let mut stas = Stas::start(guest, Form::TwoDaemons);

@@ -37,7 +37,7 @@ pub fn restarted(guest: &Guest, form: Form, part: Part) {
     guest.write(STAFD_CONF, &controller("127.0.0.1", 8009));
     guest.write(STACD_CONF, KERNEL_WAITS);
     let mut stas = Stas::start(guest, form);
-    guest.wait_for_storage(&NQNS[..3], SOON);
+    stas.wait_for_storage(&NQNS[..3], SOON);
 
     let terminated =
         one_restart(guest, &mut stas, part, Daemon::terminate, Change { port: &port, goes: &a, comes: &d });
@@ -83,7 +83,7 @@ fn one_restart(
     stas.start_again();
     let unlike = |nqn: &&&str| **nqn != change.goes.nqn;
     let wanted: Vec<&str> = NQNS.iter().filter(unlike).copied().collect();
-    guest.wait_for_storage(&wanted, SOON);
+    stas.wait_for_storage(&wanted, SOON);
     guest.assert_untouched(&kept);
     assert_eq!(guest.controllers().len(), 4, "no duplicates");
     if part == Part::Both {
@@ -194,32 +194,35 @@ fn restarted_without_memory_while_the_target_is_away() {
 /// The target is away just when the daemons come back: nobody can say that the storage is still wanted, so it stays.
 fn returns_to_an_absent_target(guest: &Guest, forgets: bool) {
     let target = guest.target();
-    let disk = target.subsystem(NQNS[0]);
-    let port = target.tcp_port("127.0.0.1", 8009);
-    port.link(&disk);
-    guest.write(STAFD_CONF, &("reconnect-delay = 1\n".to_owned() + &controller("127.0.0.1", 8009)));
+    let [absent, present, new, _] = NQNS.map(|nqn| target.subsystem(nqn));
+    let [absent_port, present_port] = [8009, 8010].map(|trsvcid| target.tcp_port("127.0.0.1", trsvcid));
+    absent_port.link(&absent);
+    present_port.link(&present);
+    let finds = [8009, 8010].map(|trsvcid| controller("127.0.0.1", trsvcid)).concat();
+    guest.write(STAFD_CONF, &format!("reconnect-delay = 1\n{finds}"));
     guest.write(STACD_CONF, "reconnect-delay = 1\n");
     let mut stas = Stas::start(guest, Form::TwoDaemons);
-    guest.wait_for_storage(&NQNS[..1], SOON);
+    stas.wait_for_storage(&NQNS[..2], SOON);
+    let devices = || guest.controllers().into_iter().map(|found| (found.name, found.inode)).collect::<Vec<_>>();
+    let before = devices();
 
     stas.end(Part::Both, Daemon::kill);
     if forgets {
         ["/run/stafd", "/run/stacd"].iter().for_each(|state| std::fs::remove_dir_all(state).unwrap());
     }
-    port.remove();
-    guest.wait_until("all connections are lost", SOON, || {
-        guest.controllers().iter().all(|controller| !controller.is_live())
+    absent_port.remove();
+    guest.wait_until("its connections are lost", SOON, || {
+        guest.controllers().iter().filter(|c| !c.is_live()).count() == 2
     });
-    let names = || guest.controllers().into_iter().map(|controller| controller.name).collect::<Vec<_>>();
-    let before = names();
     stas.start_again();
-    stas.finder().wait_log("already connected", SOON);
-    // Who has no memory learns from the finder what is wanted, and until then leaves everything alone.
-    stas.connector().wait_log(if forgets { "a finder is there" } else { "already connected" }, SOON);
-    assert_eq!(names(), before);
+    // Once this is attached, stacd has heard all that stafd has to say of both discovery controllers.
+    present_port.link(&new);
+    guest.wait_until("the new one is attached", SOON, || {
+        guest.live_io_controllers().iter().any(|controller| controller.subsysnqn == new.nqn)
+    });
+    assert_eq!(devices()[..4], before[..]);
 
-    target.tcp_port("127.0.0.1", 8009).link(&disk);
-    guest.wait_for_storage(&NQNS[..1], SOON);
-    stas.connector().wait_log("already connected", SOON);
-    assert_eq!(names(), before);
+    target.tcp_port("127.0.0.1", 8009).link(&absent);
+    stas.wait_for_storage(&NQNS[..3], SOON);
+    assert_eq!(devices()[..4], before[..]);
 }

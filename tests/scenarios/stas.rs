@@ -1,9 +1,10 @@
 //! The program under test in its two forms, and the configuration that most scenarios give it.
 
-use crate::guest::{Daemon, Ended, Guest};
+use crate::guest::{Controller, Daemon, Ended, Guest};
 use std::time::Duration;
 
-pub const SOON: Duration = Duration::from_secs(10);
+/// Longer than anything takes on a machine that has other work; most waits end within a fraction of a second.
+pub const SOON: Duration = Duration::from_secs(20);
 
 /// A daemon that is asked to stop has to stop within this time, whatever it is doing.
 pub const AT_ONCE: Duration = Duration::from_secs(1);
@@ -92,6 +93,23 @@ impl<'g> Stas<'g> {
     #[track_caller]
     pub fn connector(&self) -> &Daemon {
         self.connector.as_ref().or(self.finder.as_ref()).expect("the connector runs")
+    }
+
+    /// Attached as by [`Guest::wait_for_storage`], and shown by `stacctl ls`: the kernel is done a moment before the program
+    /// has heard of it, and has written down that the connection is its own. Gives what is shown.
+    #[track_caller]
+    pub fn wait_for_storage(&self, nqns: &[&str], patience: Duration) -> String {
+        let attached = self.guest.wait_for_storage(nqns, patience);
+        let mut table = String::new();
+        self.guest.wait_until("stacctl shows them all", patience, || {
+            table = self.guest.run("stacctl", &["ls"]).stdout;
+            let shows = |line: &str, controller: &Controller| {
+                line.contains(&controller.name) && line.contains(&controller.subsysnqn)
+            };
+            table.lines().count() == 1 + attached.len()
+                && attached.iter().all(|controller| table.lines().any(|line| shows(line, controller)))
+        });
+        table
     }
 
     /// What all of it has printed so far.

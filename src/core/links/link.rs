@@ -27,6 +27,16 @@ impl LinkId {
             && (self.kind == ControllerKind::Discovery || self.tid.subsysnqn() == other.tid.subsysnqn())
     }
 
+    /// Whether this can be the controller that came of connecting the link. A discovery controller counts by whatever name
+    /// it reports: the kernel would connect it again and again for whoever insists on the one that was asked for.
+    pub fn may_have_become(&self, device: &Device) -> bool {
+        let is_misnamed = || {
+            let reported = LinkId { kind: self.kind, ..LinkId::of_device(device) };
+            self.kind == ControllerKind::Discovery && reported.is_same_place(self)
+        };
+        device.serves(&self.tid, self.kind) || is_misnamed()
+    }
+
     /// The first, in order, of the links at the same place as this one: there the search for the others begins.
     pub fn first_of_place(&self) -> LinkId {
         let subsysnqn = match self.kind {

@@ -239,7 +239,7 @@ impl Links {
             return;
         };
         match outcome {
-            Ok(Some(device)) if device.serves(&id.tid, id.kind) => self.connect_succeeded(now, &id, device),
+            Ok(Some(device)) if id.may_have_become(&device) => self.connect_succeeded(now, &id, device),
             Ok(Some(device)) => {
                 self.device_up(now, device);
                 self.connect_failed(now, &id, Failure::NotThatController);

@@ -209,11 +209,12 @@ impl Links {
         link.failures = if flapped { link.failures.saturating_add(1) } else { 0 };
         let failures = link.failures;
         self.enter(id, State::BackingOff);
-        self.note(Note::Lost { id: id.clone(), device: name });
-        if flapped && self.devices.serving(&id.tid, id.kind).is_none() {
-            self.retries.set(id.clone(), now + self.backoff.delay(failures));
-        } else {
-            self.seek(now, id);
+        let must_wait = flapped && self.devices.serving(&id.tid, id.kind).is_none();
+        let retry_in = must_wait.then(|| self.backoff.delay(failures));
+        self.note(Note::Lost { id: id.clone(), device: name, retry_in });
+        match retry_in {
+            Some(wait) => self.retries.set(id.clone(), now + wait),
+            None => self.seek(now, id),
         }
     }
 

@@ -52,13 +52,15 @@ impl Links {
         }
     }
 
-    /// The links that are ours: connected by us, or still remembered from an earlier run.
+    /// The links that are ours: connected by us, being connected (the kernel will do it even if we are killed now), or still
+    /// remembered from an earlier run.
     pub fn ours(&self) -> impl Iterator<Item = &LinkId> {
-        let connected = self.links.iter().filter(|(_, link)| match &link.state {
+        let ours = self.links.iter().filter(|(_, link)| match &link.state {
             State::Live { device, .. } | State::Disconnecting { device } => self.devices.is_owned(device),
+            State::Connecting { .. } => true,
             _ => false,
         });
-        connected.map(|(id, _)| id).chain(&self.ours_before)
+        ours.map(|(id, _)| id).chain(&self.ours_before)
     }
 
     /// Whether something is to be disconnected that still is not: at once, or as soon as its connect is done.

@@ -347,3 +347,35 @@ fn one_line_for_each_change_none_for_each_retry() {
     world.connect_ok("nvme1");
     assert_eq!(world.notes.len(), 2, "{:?}", world.notes);
 }
+
+#[test]
+fn a_discovery_controller_that_reports_another_name_is_connected_once() {
+    let mut world = World::new();
+    world.settings.discovery = vec![entry(DC, "nqn.asked")];
+    world.configure();
+    world.event(Event::FabricsReady(true));
+    world.answer_probe(DC);
+    let (ticket, id) = world.connects.remove(0);
+    let misnamed = Device { subsysnqn: "nqn.reported".into(), ..serving(&id, "nvme0") };
+    world.event(Event::DeviceUp(misnamed.clone()));
+    world.ours.insert("nvme0".into());
+    world.event(Event::Connected { ticket, outcome: Ok(Some(misnamed)) });
+    assert_eq!(world.device_of(&id), Some("nvme0"));
+    world.pass_secs(600);
+    assert_eq!(world.connecting(), Vec::<&str>::new());
+}
+
+#[test]
+fn a_connect_in_flight_is_left_to_the_next_run() {
+    let mut world = world_of(1..2);
+    world.answer_probe("192.0.2.1");
+    let (_, id) = world.connects[0].clone();
+    assert!(world.saves > 0);
+    let legacy = world.machine.legacy(world.now);
+    assert_eq!(legacy, [Legacy { id: id.clone(), ours: true, sources: vec![], unseen: None }]);
+
+    let mut next = World::new();
+    next.inherit(legacy, vec![serving(&id, "nvme3")]);
+    next.configure();
+    assert_eq!(next.disconnecting(), ["nvme3"], "ours, and not configured any more");
+}

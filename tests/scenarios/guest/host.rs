@@ -3,6 +3,7 @@
 use super::{Guest, HOSTID, HOSTNQN, must, read};
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,6 +12,8 @@ use std::time::Duration;
 pub struct Controller {
     /// `nvme3`
     pub name: String,
+    /// Of its directory in sysfs: another controller that gets the same name has another one.
+    pub inode: u64,
     pub transport: String,
     /// `traddr=…,trsvcid=…[,host_traddr=…][,host_iface=…][,src_addr=…]`
     pub address: String,
@@ -55,6 +58,7 @@ impl Guest {
         entries("/sys/class/nvme")
             .map(|path| Controller {
                 name: file_name(&path),
+                inode: fs::metadata(&path).map_or(0, |directory| directory.ino()),
                 transport: read(path.join("transport")),
                 address: read(path.join("address")),
                 subsysnqn: read(path.join("subsysnqn")),

@@ -75,7 +75,7 @@ impl Machine<'_> {
         command.args(["-chardev", "stdio,id=console,signal=off", "-device", "isa-serial,chardev=console"]);
         command.args(["-chardev", "file,id=report,path=/dev/stderr", "-device", "isa-serial,chardev=report"]);
         command.arg("-kernel").arg(self.kernel).arg("-initrd").arg(self.initramfs);
-        let fixed = "console=ttyS0 rdinit=/init quiet panic=-1 mitigations=off nokaslr";
+        let fixed = "console=ttyS0 rdinit=/init quiet panic=-1 mitigations=off nokaslr no_timer_check";
         let logging = "printk.devkmsg=on log_buf_len=4M";
         command.arg("-append").arg(format!("{fixed} {logging} STAS_SCENARIO={}", self.scenario));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
