@@ -42,6 +42,15 @@ fn uevent() {
 }
 
 #[test]
+fn avahi() {
+    run("avahi", avahi_seeds(), entry::avahi);
+    let announced = [("found", 1), ("link-local", 1), ("nonsense", 0), ("removed", 1), ("restarted", 1), ("early", 1)];
+    for (name, announced) in announced {
+        assert_eq!(entry::avahi_announcements(&avahi_seeds()[name]), announced, "{name}");
+    }
+}
+
+#[test]
 fn pdu() {
     run("pdu", pdu_seeds(), entry::pdu);
 }
@@ -161,5 +170,26 @@ fn pdu_seeds() -> Seeds {
         ("ssh", b"SSH-2.0-OpenSSH_9.2\r\n".to_vec()),
         ("tls-alert", vec![0x15, 3, 3, 0, 2, 2, 10]),
         ("nothing", vec![]),
+    ])
+}
+
+fn avahi_seeds() -> Seeds {
+    let start = "made|0\nowner|1\nmade|1\nmade|2\n";
+    let item = "new|1|2|0|dc|_nvme-disc._tcp\n";
+    let found = "found|3|192.0.2.1|8009|p=tcp|NQN=nqn.2026-01.example:dc\n";
+    let resolved = |rest: &str| format!("{start}{item}made|3\n{rest}").into_bytes();
+    // Each signal comes before its object has a name.
+    let early = format!("made|0\nowner|1\n{item}made|1\nmade|2\n{found}made|3\n");
+    Seeds::from([
+        ("found", resolved(found)),
+        ("link-local", resolved("found|3|fe80::1|8009|P=ROCE|nqn=\n")),
+        ("nonsense", resolved("found|3|fe80::1%eth0|0|p=\u{1b}|nqn=nqn.a,b|=|\u{fffd}\n")),
+        ("removed", resolved(&format!("{found}remove|1|2|0|dc|_nvme-disc._tcp\n{found}"))),
+        ("fails", resolved("failure|3|Timeout\nmade|4\nfailure|4|Timeout\npass|60\nmade|5\n")),
+        ("browser-fails", resolved(&format!("{found}failure|1|\u{7}\npass|60\nmade|6\nmade|7\n"))),
+        ("restarted", resolved(&format!("{found}owner|0\nowner|1\nmade|1\nmade|2\ndone|1\ndone|2\npass|12\n"))),
+        ("switched-off", resolved(&format!("{found}want|0\nwant|1\nmade|1\nmade|2\n"))),
+        ("early", early.into_bytes()),
+        ("raw", b"made|0\nowner|1\nraw|l\x04\0\x01\0\0\0\0\x01\0\0\0\0\0\0\0".to_vec()),
     ])
 }

@@ -15,12 +15,14 @@ use nix::unistd::geteuid;
 use rustbus::message_builder::MessageType;
 
 use super::address::Address;
+use super::avahi::AvahiClient;
 use super::dispatch::{Served, dispatch};
 use super::finder_client::FinderClient;
 use super::link::{Limits, Link, Received};
 use super::message::{self, MESSAGE_MAX, Message};
 use super::watch::Watch;
 use super::{BUS_NAME, BusEvent, Objects, Role, Signal, sasl};
+use crate::config::settings::IpFamily;
 
 /// While more than this waits to be sent, no further messages are taken from the bus: replies do not pile up here.
 const BACKLOG: usize = 1 << 20;
@@ -82,6 +84,8 @@ pub struct SystemBus {
     state: State,
     /// Present when another process is the finder of our connector.
     finder: Option<FinderClient>,
+    /// Idle unless announcements are wanted.
+    avahi: AvahiClient,
     watch: Option<Watch>,
     /// Attempts to connect since the last good connection or the last sign of the bus.
     attempts: u32,
@@ -115,6 +119,7 @@ impl SystemBus {
             tokens,
             state: State::Down,
             finder: follow_finder.then(FinderClient::default),
+            avahi: AvahiClient::default(),
             watch: None,
             attempts: 0,
             retry_at: None,
@@ -128,6 +133,13 @@ impl SystemBus {
     /// The first attempt to connect. Its outcome comes as an event.
     pub fn start(&mut self, now: Instant) {
         self.attempt(now);
+    }
+
+    /// Wants to know which discovery controllers announce themselves, with addresses of these families, or not to know.
+    pub fn want_announcements(&mut self, families: Option<IpFamily>, now: Instant) {
+        self.avahi.configure(families, now);
+        self.ask_others(now);
+        self.note_progress(now);
     }
 
     /// Something happened on one of our tokens.
@@ -144,7 +156,7 @@ impl SystemBus {
     pub fn deadline(&self) -> Option<Instant> {
         let finder = self.finder.as_ref().and_then(FinderClient::deadline);
         let stall = self.stall.map(|(_, at)| at);
-        [self.retry_at, stall, finder].into_iter().flatten().min()
+        [self.retry_at, stall, finder, self.avahi.deadline()].into_iter().flatten().min()
     }
 
     pub fn handle_deadline(&mut self, now: Instant) {
@@ -154,9 +166,8 @@ impl SystemBus {
         if let Some(finder) = &mut self.finder {
             finder.handle_deadline(now);
         }
-        if let Err(why) = self.ask_finder() {
-            self.lose(why, false, now);
-        }
+        self.avahi.handle_deadline(now);
+        self.ask_others(now);
         self.note_progress(now);
         if self.stall.is_some_and(|(_, at)| at <= now) {
             self.stalled = true;
@@ -165,7 +176,8 @@ impl SystemBus {
     }
 
     pub fn poll_event(&mut self) -> Option<BusEvent> {
-        self.events.pop_front().or_else(|| self.finder.as_mut()?.poll_event())
+        let finder = |finder: &mut Option<FinderClient>| finder.as_mut()?.poll_event();
+        self.events.pop_front().or_else(|| finder(&mut self.finder)).or_else(|| self.avahi.poll_event())
     }
 
     /// Whether clients reach us under the role's name.
@@ -244,6 +256,7 @@ impl SystemBus {
         if let Some(finder) = &mut self.finder {
             finder.parted();
         }
+        self.avahi.parted(now);
         if !mem::replace(&mut self.told, true) {
             self.events.push_back(BusEvent::Disconnected(why));
         }
@@ -360,8 +373,9 @@ impl SystemBus {
                 joined.link.send(&call)?;
             }
         }
+        self.avahi.joined();
         self.state = State::Joined(joined);
-        self.ask_finder()
+        self.ask()
     }
 
     fn step_joined(&mut self, now: Instant, objects: &mut dyn Objects) -> Result<bool, String> {
@@ -387,18 +401,29 @@ impl SystemBus {
         if let Some(finder) = &mut self.finder {
             finder.handle(&message, now);
         }
-        self.ask_finder()?;
+        self.avahi.handle(message, now);
+        self.ask()?;
         Ok(true)
     }
 
-    fn ask_finder(&mut self) -> Result<(), String> {
-        if let (State::Joined(joined), Some(finder)) = (&mut self.state, &mut self.finder)
+    /// Sends what our clients of others have to ask.
+    fn ask(&mut self) -> Result<(), String> {
+        let State::Joined(joined) = &mut self.state else {
+            return Ok(());
+        };
+        if let Some(finder) = &mut self.finder
             && let Some(call) = finder.next_call()
         {
             let serial = joined.link.send(&call)?;
             finder.called(serial);
         }
-        Ok(())
+        self.avahi.send_calls(|call| joined.link.send(call))
+    }
+
+    fn ask_others(&mut self, now: Instant) {
+        if let Err(why) = self.ask() {
+            self.lose(why, false, now);
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! D-Bus: what the daemons publish, the system bus, the private socket, and the client of `org.nvmexpress.staf`.
+//! D-Bus: what the daemons publish, the system bus, the private socket, and the clients of `org.nvmexpress.staf` and Avahi.
 //!
 //! Everything here runs inside the daemon's one poll loop and never blocks: sockets are non-blocking, buffers are bounded,
 //! `now` is handed in. rustbus marshals messages; its own connection types block, so the sockets belong to [`link`].
@@ -7,13 +7,16 @@
 //! system bus ── connection ──┐                    ┌── objects (implemented by the daemon)
 //!                  │         ├── dispatch (pure) ─┤
 //! /run/…/control ─ private ──┘                    └── introspect (the interface as XML)
-//!                  └ finder_client: org.nvmexpress.staf as a connector sees it ── pages
+//!                  ├ finder_client: org.nvmexpress.staf as a connector sees it ── pages
+//!                  └ avahi: who announces itself in the local network, as a finder sees it
 //! ```
 //!
 //! What is published is the interface of nvme-stas, name by name (see "D-Bus" in README), so that its clients work.
 //! A peer that sends nonsense loses its connection; the program goes on. No key and no secret is ever handed to this module.
 
 pub mod address;
+pub mod avahi;
+pub mod avahi_signals;
 pub mod connection;
 pub mod dispatch;
 pub mod finder_client;
@@ -27,6 +30,9 @@ pub mod sasl;
 pub mod signal;
 pub mod watch;
 
+use std::collections::BTreeSet;
+
+use crate::core::announcement::Announcement;
 pub use connection::{BusTokens, SystemBus};
 pub use objects::{ControllerId, Objects};
 pub use pages::{EntryText, FinderPage, PageState};
@@ -113,4 +119,12 @@ pub enum BusEvent {
     FinderPages(Vec<FinderPage>),
     /// The finder could not say what it has, and why. It is asked again later.
     FinderUnreadable(String),
+    /// Avahi is on the bus: announcements are heard from now on.
+    AvahiAppeared,
+    /// Avahi, or the bus, went away. What it told counts for a while.
+    AvahiGone,
+    /// Everything that is announced now.
+    Announced(BTreeSet<Announcement>),
+    /// Something is wrong with an announcement, or with Avahi; said once.
+    AvahiComplaint(String),
 }

@@ -126,6 +126,8 @@ pub struct FinderPage {
     pub id: ControllerId,
     /// Whether the finder is connected to it; `None` when it did not say.
     pub connected: Option<bool>,
+    /// Whether it is known from an announcement only.
+    pub announced: bool,
     /// `None` from a finder that does not tell: nvme-stas.
     pub state: Option<PageState>,
     pub entries: Vec<EntryText>,
@@ -145,6 +147,7 @@ struct WrittenController {
     #[serde(flatten)]
     id: ControllerId,
     connected: Option<String>,
+    origin: Option<String>,
     #[serde(rename = "log page")]
     state: Option<String>,
 }
@@ -158,7 +161,8 @@ impl From<WrittenPage> for FinderPage {
         };
         let states = [PageState::Fresh, PageState::Stale, PageState::None];
         let state = page.controller.state.and_then(|word| states.into_iter().find(|state| state.as_str() == word));
-        FinderPage { id: page.controller.id, connected, state, entries: page.entries }
+        let announced = page.controller.origin.as_deref() == Some("discovered");
+        FinderPage { id: page.controller.id, connected, announced, state, entries: page.entries }
     }
 }
 
@@ -211,7 +215,9 @@ mod tests {
         let pages = from_json(PUBLISHED).unwrap();
         assert_eq!(pages.len(), 1);
         assert_eq!(pages[0].id.host_nqn, "nqn.host");
-        assert_eq!(pages[0].connected, Some(true));
+        assert_eq!((pages[0].connected, pages[0].announced), (Some(true), false));
+        let discovered = PUBLISHED.replace("\"device\"", "\"origin\": \"discovered\", \"device\"");
+        assert!(from_json(&discovered).unwrap()[0].announced);
         assert_eq!(pages[0].state, None);
         assert_eq!(pages[0].entries[0].treq, "disable sqflow");
     }

@@ -32,6 +32,15 @@ impl BackOff {
         wait.saturating_sub(wait.mul_f64(self.next_fraction() / 4.0))
     }
 
+    /// The wait where something was announced but never answered so far: longer and longer, for nobody but whoever announced
+    /// it expects anything there. Less up to a quarter, as above.
+    pub fn delay_where_announced(&mut self, failures: u32) -> Duration {
+        const SECONDS: [u64; 7] = [2, 5, 10, 30, 60, 300, 600];
+        let index = usize::try_from(failures).unwrap_or(usize::MAX).saturating_sub(1);
+        let wait = Duration::from_secs(SECONDS.get(index).copied().unwrap_or(600));
+        wait.saturating_sub(wait.mul_f64(self.next_fraction() / 4.0))
+    }
+
     /// The wait after a connect that failed after holding up the host's other connects for `held`.
     pub fn delay_after_connect(&mut self, failures: u32, held: Duration) -> Duration {
         self.delay(failures).max(held.saturating_mul(PATIENCE).min(LONGEST_PENALTY))

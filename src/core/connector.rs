@@ -59,15 +59,30 @@ impl Connector {
         self.carry_out(now, verdict, links);
     }
 
-    /// Takes in that these are all the discovery controllers that there are.
-    pub fn hear_all_sources(&mut self, now: Instant, sources: BTreeSet<Rc<TransportId>>, links: &mut Links) {
-        let verdict = self.ledger.hear_all_sources(sources);
+    /// Takes in that these are all the discovery controllers that there are, by the administrator's word; see
+    /// [`Ledger::hear_all_sources`].
+    pub fn hear_all_sources(
+        &mut self,
+        now: Instant,
+        sources: BTreeSet<Rc<TransportId>>,
+        is_announced: impl Fn(&TransportId) -> bool,
+        links: &mut Links,
+    ) {
+        let verdict = self.ledger.hear_all_sources(sources, is_announced);
         self.carry_out(now, verdict, links);
+    }
+
+    /// Takes in that these are all the discovery controllers that there are; see [`Ledger::follow_sources`].
+    pub fn follow_sources(&mut self, sources: BTreeSet<Rc<TransportId>>) {
+        self.ledger.follow_sources(sources);
     }
 
     fn carry_out(&mut self, now: Instant, verdict: Verdict, links: &mut Links) {
         for path in verdict.appeared.iter().chain(&verdict.withdrawn) {
             self.decide(now, path, links);
+        }
+        for path in verdict.abandoned.iter().filter(|path| self.options_of(path).is_none()) {
+            links.unwant(&LinkId { kind: ControllerKind::Io, tid: path.clone() }, Disposal::Keep);
         }
     }
 

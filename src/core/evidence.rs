@@ -23,6 +23,9 @@ pub enum Testimony {
     Fresh(BTreeSet<Rc<TransportId>>),
     /// It cannot be asked at present; this is what is left of its last page, perhaps nothing.
     Stale(BTreeSet<Rc<TransportId>>),
+    /// It was known from an announcement only, and has been neither announced nor connected for too long. No evidence: what
+    /// it listed is not wanted any more, but what is connected stays.
+    Forgotten,
 }
 
 /// What a testimony changed.
@@ -32,6 +35,8 @@ pub struct Verdict {
     pub appeared: Vec<Rc<TransportId>>,
     /// Paths that nobody lists any more, on positive evidence.
     pub withdrawn: Vec<Rc<TransportId>>,
+    /// Paths that nobody lists any more, without evidence against them.
+    pub abandoned: Vec<Rc<TransportId>>,
 }
 
 /// Who listed which path.
@@ -66,14 +71,32 @@ impl Ledger {
                 let before = self.by_source.get(source).cloned().unwrap_or_default();
                 self.replace(source, &paths | &before, &mut verdict);
             }
+            Testimony::Forgotten => {
+                self.replace(source, BTreeSet::new(), &mut verdict);
+                verdict.abandoned = std::mem::take(&mut verdict.withdrawn);
+            }
         }
         verdict
     }
 
-    /// Notes that these are all the discovery controllers that there are: what others listed becomes void.
-    pub fn hear_all_sources(&mut self, sources: BTreeSet<Rc<TransportId>>) -> Verdict {
+    /// Notes that these are all the discovery controllers that there are, without anybody having said so: announced ones
+    /// come and go.
+    pub fn follow_sources(&mut self, sources: BTreeSet<Rc<TransportId>>) {
+        self.newcomers.retain(|source| sources.contains(source));
+        self.known = Some(sources);
+    }
+
+    /// Notes that these are all the discovery controllers that there are: what others listed becomes void. Nobody waits for
+    /// one that is there because it `is_announced`: it replaces none, and may never be heard.
+    pub fn hear_all_sources(
+        &mut self,
+        sources: BTreeSet<Rc<TransportId>>,
+        is_announced: impl Fn(&TransportId) -> bool,
+    ) -> Verdict {
         let is_known = |source: &Rc<TransportId>| {
-            self.by_source.contains_key(source) || self.known.as_ref().is_some_and(|known| known.contains(source))
+            self.by_source.contains_key(source)
+                || self.known.as_ref().is_some_and(|known| known.contains(source))
+                || is_announced(source)
         };
         let mut newcomers: BTreeSet<_> = sources.iter().filter(|source| !is_known(source)).cloned().collect();
         newcomers.extend(self.newcomers.intersection(&sources).cloned());
@@ -166,7 +189,7 @@ mod tests {
     }
 
     fn withdrawn(paths: &[&str]) -> Verdict {
-        Verdict { appeared: vec![], withdrawn: paths.iter().map(|nqn| named(nqn)).collect() }
+        Verdict { withdrawn: paths.iter().map(|nqn| named(nqn)).collect(), ..Verdict::default() }
     }
 
     #[test]
@@ -200,21 +223,21 @@ mod tests {
     #[test]
     fn everyone_who_listed_a_path_must_take_it_back() {
         let mut ledger = Ledger::default();
-        ledger.hear_all_sources([named("dc1"), named("dc2")].into());
+        ledger.hear_all_sources([named("dc1"), named("dc2")].into(), |_| false);
         ledger.hear(&named("dc1"), fresh(&["a"]));
         ledger.hear(&named("dc2"), fresh(&["a"]));
         assert_eq!(ledger.hear(&named("dc1"), fresh(&[])), Verdict::default());
         ledger.hear(&named("dc2"), silent());
         assert!(ledger.is_listed(&named("a")));
-        assert_eq!(ledger.hear_all_sources([named("dc1")].into()), withdrawn(&["a"]));
+        assert_eq!(ledger.hear_all_sources([named("dc1")].into(), |_| false), withdrawn(&["a"]));
     }
 
     #[test]
     fn who_is_replaced_is_not_void_before_the_new_one_is_heard() {
         let mut ledger = Ledger::default();
-        ledger.hear_all_sources([named("old"), named("other")].into());
+        ledger.hear_all_sources([named("old"), named("other")].into(), |_| false);
         ledger.hear(&named("old"), fresh(&["a", "b"]));
-        assert_eq!(ledger.hear_all_sources([named("new"), named("other")].into()), Verdict::default());
+        assert_eq!(ledger.hear_all_sources([named("new"), named("other")].into(), |_| false), Verdict::default());
         assert_eq!(ledger.hear(&named("other"), fresh(&[])), Verdict::default());
         assert_eq!(ledger.hear(&named("new"), silent()), Verdict::default());
         assert!(ledger.is_listed(&named("a")) && ledger.is_listed(&named("b")));
@@ -224,10 +247,32 @@ mod tests {
     #[test]
     fn a_newcomer_that_leaves_unheard_is_not_waited_for() {
         let mut ledger = Ledger::default();
-        ledger.hear_all_sources([named("old")].into());
+        ledger.hear_all_sources([named("old")].into(), |_| false);
         ledger.hear(&named("old"), fresh(&["a"]));
-        assert_eq!(ledger.hear_all_sources([named("new")].into()), Verdict::default());
-        assert_eq!(ledger.hear_all_sources([].into()), withdrawn(&["a"]));
+        assert_eq!(ledger.hear_all_sources([named("new")].into(), |_| false), Verdict::default());
+        assert_eq!(ledger.hear_all_sources([].into(), |_| false), withdrawn(&["a"]));
+    }
+
+    #[test]
+    fn announced_sources_are_not_waited_for_and_not_void_for_having_come_later() {
+        let mut ledger = Ledger::default();
+        ledger.hear_all_sources([named("old")].into(), |_| false);
+        ledger.hear(&named("old"), fresh(&["a"]));
+        ledger.follow_sources([named("old"), named("announced")].into());
+        ledger.hear(&named("announced"), fresh(&["b"]));
+        ledger.hear_all_sources([named("new"), named("announced")].into(), |source| *source == *named("announced"));
+        assert_eq!(ledger.hear(&named("new"), fresh(&[])), withdrawn(&["a"]));
+        assert_eq!(ledger.hear_all_sources([named("announced"), named("other")].into(), |_| true), Verdict::default());
+        assert!(ledger.is_listed(&named("b")));
+    }
+
+    #[test]
+    fn a_forgotten_source_is_no_evidence_and_lists_nothing() {
+        let mut ledger = Ledger::default();
+        ledger.hear(&named("dc"), fresh(&["a"]));
+        let verdict = ledger.hear(&named("dc"), Testimony::Forgotten);
+        assert_eq!((verdict.abandoned, verdict.withdrawn), (vec![named("a")], vec![]));
+        assert_eq!(ledger.paths().count() + ledger.sources().count(), 0);
     }
 
     #[test]

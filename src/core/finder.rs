@@ -5,8 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use crate::config::settings::Persistence;
+use crate::core::aging::Aging;
+use crate::core::announcement::Announcement;
 use crate::core::backoff::BackOff;
 use crate::core::deadlines::Deadlines;
 use crate::core::device::ControllerKind;
@@ -21,16 +24,25 @@ use crate::core::{Action, Change, Ticket};
 /// Of the entries that a page gets wrong, so many are named in the log.
 const MAX_COMPLAINTS: usize = 5;
 
+/// Discovery controllers known from announcements, which anybody in the local network can make.
+const MAX_DISCOVERED: usize = 256;
+
+/// After the start, discovery controllers known from before have so long to be announced or connected again.
+const GRACE: Duration = Duration::from_secs(60);
+
 /// How a discovery controller became known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
     Configured,
+    /// Announced in the local network.
+    Discovered,
 }
 
 impl Origin {
     pub fn as_str(self) -> &'static str {
         match self {
             Origin::Configured => "configured",
+            Origin::Discovered => "discovered",
         }
     }
 }
@@ -49,6 +61,8 @@ pub enum PageState {
 #[derive(Debug)]
 struct Discovery {
     origin: Origin,
+    /// It was connected before: more than an announcement speaks for it.
+    proven: bool,
     page: Option<Page>,
     fresh: bool,
     device: Option<String>,
@@ -79,6 +93,16 @@ pub struct Finder {
     backoff: BackOff,
     actions: VecDeque<Action>,
     testimonies: VecDeque<(Rc<TransportId>, Testimony)>,
+    /// What is announced, and the controllers that this stands for under the configuration in force.
+    announcements: BTreeSet<Announcement>,
+    announced: BTreeSet<Rc<TransportId>>,
+    /// Announced controllers came or went.
+    roster_changed: bool,
+    /// There were too many, and that was said.
+    crowded: bool,
+    aging: Aging,
+    /// Known from an earlier run, and for how long they had been out of sight, until the first configuration.
+    remembered: BTreeMap<Rc<TransportId>, Duration>,
 }
 
 impl Finder {
@@ -92,28 +116,140 @@ impl Finder {
             backoff: BackOff::new(seed),
             actions: VecDeque::new(),
             testimonies: VecDeque::new(),
+            announcements: BTreeSet::new(),
+            announced: BTreeSet::new(),
+            roster_changed: false,
+            crowded: false,
+            aging: Aging::default(),
+            remembered: BTreeMap::new(),
         }
     }
 
-    /// Takes a new configuration in force. Controllers that it no longer contains are let go: the administrator says so.
-    pub fn configure(&mut self, now: Instant, policy: Policy, links: &mut Links) {
+    /// A discovery controller that an earlier run knew from an announcement, and for how long it had been out of sight then.
+    pub fn remember(&mut self, tid: &Rc<TransportId>, unseen: Duration) {
+        self.remembered.insert(tid.clone(), unseen);
+    }
+
+    /// Takes a new configuration in force. Controllers that it no longer contains or admits are let go: the administrator
+    /// says so. What was announced before is not contained in it, and stays.
+    pub fn configure(&mut self, now: Instant, policy: Policy, persistence: Persistence, links: &mut Links) {
         self.policy = policy;
+        self.aging.set_persistence(persistence);
+        self.announced = self.policy.announced(&self.announcements);
         let (wanted, refused) = self.policy.configured();
         self.actions.extend(refused.into_iter().map(Action::Note));
-        let dropped: Vec<_> = self.controllers.keys().filter(|tid| !wanted.contains_key(*tid)).cloned().collect();
+        let before: Vec<_> = self.controllers.keys().filter(|tid| !wanted.contains_key(*tid)).cloned().collect();
         // What is wanted first, so that it can take over a connection that is let go otherwise.
         for (tid, options) in wanted {
-            self.controllers.entry(tid.clone()).or_insert_with(|| Discovery::new(Origin::Configured));
+            let discovery = self.controllers.entry(tid.clone()).or_insert_with(|| Discovery::new(Origin::Configured));
+            discovery.origin = Origin::Configured;
+            self.aging.see(&tid);
             links.want(now, link_id(&tid), options);
+            links.set_tentative(&link_id(&tid), false);
+        }
+        let (kept, dropped): (Vec<_>, Vec<_>) = before.into_iter().partition(|tid| self.outlives_configuration(tid));
+        for tid in &kept {
+            if let Some(discovery) = self.controllers.get_mut(tid) {
+                discovery.origin = Origin::Discovered;
+            }
+        }
+        for tid in self.announced.clone().into_iter().chain(kept) {
+            self.discover(now, &tid, links);
         }
         for tid in dropped {
             self.drop_controller(&tid, links);
         }
+        for (tid, unseen) in std::mem::take(&mut self.remembered) {
+            self.bring_back(now, &tid, unseen, links);
+        }
         links.dispose_of_leftovers(now, ControllerKind::Discovery, Disposal::Disconnect);
+    }
+
+    /// Whether a controller that is not configured stays all the same.
+    fn outlives_configuration(&self, tid: &Rc<TransportId>) -> bool {
+        let was_discovered = self.origin(tid) == Some(Origin::Discovered) && self.policy.admits(tid).is_ok();
+        was_discovered || self.announced.contains(tid)
+    }
+
+    /// Takes in all that is announced now.
+    pub fn hear_announcements(&mut self, now: Instant, announcements: BTreeSet<Announcement>, links: &mut Links) {
+        self.announcements = announcements;
+        let announced = self.policy.announced(&self.announcements);
+        let before = std::mem::replace(&mut self.announced, announced.clone());
+        for tid in announced.difference(&before) {
+            self.discover(now, tid, links);
+            links.hurry(&link_id(tid));
+        }
+        for tid in before.difference(&announced) {
+            self.look_for(now, tid, links);
+        }
+    }
+
+    /// Wants a controller that is or was announced, if it is not configured.
+    fn discover(&mut self, now: Instant, tid: &Rc<TransportId>, links: &mut Links) {
+        let discovered = self.controllers.values().filter(|other| other.origin == Origin::Discovered).count();
+        let id = link_id(tid);
+        let discovery = match self.controllers.get_mut(tid) {
+            Some(Discovery { origin: Origin::Configured, .. }) => return,
+            Some(discovery) => discovery,
+            None if discovered >= MAX_DISCOVERED => {
+                if !std::mem::replace(&mut self.crowded, true) {
+                    self.actions.push_back(Action::Note(Note::TooManyAnnounced { limit: MAX_DISCOVERED }));
+                }
+                return;
+            }
+            None => {
+                self.actions.push_back(Action::Note(Note::Announced { id: id.clone() }));
+                self.roster_changed = true;
+                self.controllers.entry(tid.clone()).or_insert_with(|| Discovery::new(Origin::Discovered))
+            }
+        };
+        let tentative = !discovery.proven;
+        links.want(now, id.clone(), Rc::new(self.policy.options().clone()));
+        links.set_tentative(&id, tentative);
+        self.look_for(now, tid, links);
+    }
+
+    /// A controller from an earlier run: it has to be announced or connected within some time.
+    fn bring_back(&mut self, now: Instant, tid: &Rc<TransportId>, unseen: Duration, links: &mut Links) {
+        if self.controllers.contains_key(tid) || self.policy.admits(tid).is_err() {
+            return;
+        }
+        self.controllers.insert(tid.clone(), Discovery { proven: true, ..Discovery::new(Origin::Discovered) });
+        let spared_until = now.checked_add(GRACE).unwrap_or(now);
+        self.aging.resume(tid, now.checked_sub(unseen).unwrap_or(now), spared_until);
+        links.want(now, link_id(tid), Rc::new(self.policy.options().clone()));
+    }
+
+    /// Sees whether a discovered controller still is announced or connected. One for which nothing but its announcement
+    /// ever spoke goes with that; others are kept for some time.
+    fn look_for(&mut self, now: Instant, tid: &Rc<TransportId>, links: &mut Links) {
+        let Some(Discovery { origin: Origin::Discovered, proven, device, .. }) = self.controllers.get(tid) else {
+            return;
+        };
+        if device.is_some() || self.announced.contains(tid) {
+            self.aging.see(tid);
+        } else if *proven {
+            if self.aging.lose_sight(now, tid) && self.aging.span() != Some(Duration::ZERO) {
+                let note = Note::OutOfSight { id: link_id(tid), leaves_in: self.aging.span() };
+                self.actions.push_back(Action::Note(note));
+            }
+        } else {
+            self.roster_changed = true;
+            self.drop_controller(tid, links);
+        }
+    }
+
+    fn forget_aged(&mut self, tid: &Rc<TransportId>, links: &mut Links) {
+        self.actions.push_back(Action::Note(Note::Forgotten { id: link_id(tid) }));
+        self.testimonies.push_back((tid.clone(), Testimony::Forgotten));
+        self.roster_changed = true;
+        self.drop_controller(tid, links);
     }
 
     fn drop_controller(&mut self, tid: &Rc<TransportId>, links: &mut Links) {
         self.forget_reading(tid);
+        self.aging.see(tid);
         self.controllers.remove(tid);
         links.unwant(&link_id(tid), Disposal::Disconnect);
         self.actions.push_back(Action::Publish(Change::DiscoveryControllerRemoved));
@@ -126,19 +262,23 @@ impl Finder {
         }
     }
 
-    pub fn link_up(&mut self, tid: &Rc<TransportId>, device: String) {
+    pub fn link_up(&mut self, tid: &Rc<TransportId>, device: String, links: &mut Links) {
         if let Some(discovery) = self.controllers.get_mut(tid) {
             discovery.device = Some(device);
+            discovery.proven = true;
+            links.set_tentative(&link_id(tid), false);
+            self.aging.see(tid);
             self.read_soon(tid);
         }
     }
 
     /// The cached page stays, but is no evidence against anything any more.
-    pub fn link_down(&mut self, tid: &Rc<TransportId>) {
+    pub fn link_down(&mut self, now: Instant, tid: &Rc<TransportId>, links: &mut Links) {
         self.forget_reading(tid);
         if let Some(discovery) = self.controllers.get_mut(tid) {
             discovery.device = None;
             self.turn_stale(tid);
+            self.look_for(now, tid, links);
         }
     }
 
@@ -267,13 +407,21 @@ impl Finder {
     }
 
     pub fn deadline(&self) -> Option<Instant> {
-        self.retries.next()
+        self.retries.next().into_iter().chain(self.aging.deadline()).min()
     }
 
-    pub fn handle_deadline(&mut self, now: Instant) {
+    pub fn handle_deadline(&mut self, now: Instant, links: &mut Links) {
+        while let Some(tid) = self.aging.pop(now) {
+            self.forget_aged(&tid, links);
+        }
         while let Some(tid) = self.retries.pop(now) {
             self.read_soon(&tid);
         }
+    }
+
+    /// Whether announced controllers came or went since this was asked last.
+    pub fn take_roster_change(&mut self) -> bool {
+        std::mem::take(&mut self.roster_changed)
     }
 
     pub fn poll_testimony(&mut self) -> Option<(Rc<TransportId>, Testimony)> {
@@ -312,6 +460,12 @@ impl Finder {
         self.controllers.get(tid).map(|discovery| discovery.origin)
     }
 
+    /// Discovered controllers that the next run should know of, and for how long each has been out of sight.
+    pub fn worth_remembering(&self, now: Instant) -> impl Iterator<Item = (LinkId, Duration)> {
+        let known = self.controllers.iter().filter(|(_, known)| known.origin == Origin::Discovered && known.proven);
+        known.map(move |(tid, _)| (link_id(tid), self.aging.age(now, tid)))
+    }
+
     pub fn page(&self, tid: &TransportId) -> Option<&Page> {
         self.controllers.get(tid)?.page.as_ref()
     }
@@ -331,6 +485,7 @@ impl Finder {
             && self.due.is_empty()
             && self.retries.next().is_none()
             && self.testimonies.is_empty()
+            && self.aging.deadline().is_none()
     }
 
     pub fn is_reading(&self, tid: &TransportId) -> bool {
@@ -342,6 +497,7 @@ impl Discovery {
     fn new(origin: Origin) -> Discovery {
         Discovery {
             origin,
+            proven: false,
             page: None,
             fresh: false,
             device: None,

@@ -8,6 +8,8 @@
 //! [`Machine`] holds them together. A process may have either role or both; with both, log pages go from the finder to the
 //! connector in memory.
 
+pub mod aging;
+pub mod announcement;
 pub mod backoff;
 pub mod connector;
 pub mod deadlines;
@@ -25,15 +27,16 @@ pub mod tid;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::config::settings::{ConnectOptions, ConnectorSettings, FinderSettings};
+use crate::core::announcement::Announcement;
 use crate::core::connector::Connector;
 use crate::core::device::{ControllerKind, Device};
 use crate::core::evidence::Testimony;
-use crate::core::finder::Finder;
+use crate::core::finder::{Finder, Origin};
 use crate::core::links::{LinkChange, LinkId, Links};
 use crate::core::note::Note;
 use crate::core::policy::Policy;
@@ -86,9 +89,21 @@ pub enum Event {
         outcome: Result<Box<[u8]>, String>,
     },
     /// What a finder in another process knows: all of its discovery controllers.
-    FinderReports(Vec<(Rc<TransportId>, Testimony)>),
+    FinderReports(Vec<Report>),
+    /// All discovery controllers that announce themselves now. What is missing here and was there before is withdrawn.
+    Announced(BTreeSet<Announcement>),
     /// The daemon is asked to stop. No connect is started any more.
     Stop,
+}
+
+/// What a finder in another process says about one of its discovery controllers.
+#[derive(Debug)]
+pub struct Report {
+    pub source: Rc<TransportId>,
+    pub testimony: Testimony,
+    /// It is known from an announcement only.
+    pub announced: bool,
+    pub connected: bool,
 }
 
 /// Something to be done.
@@ -137,11 +152,16 @@ pub enum Change {
     },
 }
 
-/// What an earlier run of this program leaves to the next: a connection of its own, and who listed it.
+/// What an earlier run of this program leaves to the next about a controller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Legacy {
     pub id: LinkId,
+    /// Its connection is one of ours.
+    pub ours: bool,
+    /// Who listed it.
     pub sources: Vec<Rc<TransportId>>,
+    /// It is known from an announcement, and has been neither announced nor connected for so long.
+    pub unseen: Option<Duration>,
 }
 
 /// All state machines of one process.
@@ -151,6 +171,8 @@ pub struct Machine {
     finder: Option<Finder>,
     connector: Option<Connector>,
     persistent_connections: bool,
+    /// Of another process' discovery controllers, those that it may forget without the administrator's word.
+    fading: BTreeSet<Rc<TransportId>>,
     /// The legacy may have changed since it was last saved.
     unsaved: bool,
     /// To be published.
@@ -172,6 +194,7 @@ impl Machine {
             finder: roles.finder.then(|| Finder::new(seed.rotate_left(32))),
             connector: roles.connector.then(Connector::default),
             persistent_connections: true,
+            fading: BTreeSet::new(),
             unsaved: false,
             changes: VecDeque::new(),
         }
@@ -179,23 +202,38 @@ impl Machine {
 
     /// Takes over from an earlier run; before the first event.
     pub fn inherit(&mut self, legacy: Vec<Legacy>) {
-        for Legacy { id, sources } in legacy {
+        for Legacy { id, ours, sources, unseen } in legacy {
             if id.kind == ControllerKind::Io
                 && let Some(connector) = &mut self.connector
             {
                 connector.remember(&id.tid, &sources);
             }
-            self.links.was_ours(id);
+            if let (ControllerKind::Discovery, Some(unseen), Some(finder)) = (id.kind, unseen, &mut self.finder) {
+                finder.remember(&id.tid, unseen);
+            }
+            if ours {
+                self.links.was_ours(id);
+            }
         }
     }
 
     /// What the next run should know.
-    pub fn legacy(&self) -> Vec<Legacy> {
+    pub fn legacy(&self, now: Instant) -> Vec<Legacy> {
         let sources = |id: &LinkId| match (&self.connector, id.kind) {
             (Some(connector), ControllerKind::Io) => connector.sources(&id.tid).cloned().collect(),
             _ => Vec::new(),
         };
-        self.links.ours().map(|id| Legacy { id: id.clone(), sources: sources(id) }).collect()
+        let ours: BTreeSet<&LinkId> = self.links.ours().collect();
+        let discovered: BTreeMap<LinkId, Duration> =
+            self.finder.iter().flat_map(|finder| finder.worth_remembering(now)).collect();
+        let all: BTreeSet<&LinkId> = ours.iter().copied().chain(discovered.keys()).collect();
+        let legacy = |id: &LinkId| Legacy {
+            id: id.clone(),
+            ours: ours.contains(id),
+            sources: sources(id),
+            unseen: discovered.get(id).copied(),
+        };
+        all.into_iter().map(legacy).collect()
     }
 
     pub fn handle(&mut self, now: Instant, event: Event) {
@@ -227,6 +265,12 @@ impl Machine {
                 }
             }
             Event::FinderReports(reports) => self.hear_finder(now, reports),
+            Event::Announced(announcements) => {
+                if let Some(finder) = &mut self.finder {
+                    finder.hear_announcements(now, announcements, &mut self.links);
+                    self.unsaved = true;
+                }
+            }
             Event::Stop => {
                 self.links.set_ready(false);
                 if let (Some(finder), false) = (&mut self.finder, self.persistent_connections) {
@@ -246,7 +290,7 @@ impl Machine {
     pub fn handle_deadline(&mut self, now: Instant) {
         self.links.handle_deadline(now);
         if let Some(finder) = &mut self.finder {
-            finder.handle_deadline(now);
+            finder.handle_deadline(now, &mut self.links);
         }
         self.settle(now);
     }
@@ -291,25 +335,36 @@ impl Machine {
         if let (Some(finder), Some(settings)) = (&mut self.finder, finder_settings) {
             self.persistent_connections = settings.persistent_connections;
             let policy = Policy::new(settings.common, ControllerKind::Discovery, host_nqn);
-            finder.configure(now, policy, &mut self.links);
+            finder.configure(now, policy, settings.zeroconf_persistence, &mut self.links);
         }
         if let (Some(connector), Some(settings)) = (&mut self.connector, connector_settings) {
             let policy = Policy::new(settings.common, ControllerKind::Io, host_nqn);
             connector.configure(now, policy, settings.disconnect_scope, &mut self.links);
         }
         if let (Some(finder), Some(connector)) = (&self.finder, &mut self.connector) {
-            connector.hear_all_sources(now, finder.controllers().cloned().collect(), &mut self.links);
+            let is_announced = |source: &TransportId| finder.origin(source) == Some(Origin::Discovered);
+            connector.hear_all_sources(now, finder.controllers().cloned().collect(), is_announced, &mut self.links);
         }
         self.unsaved = true;
     }
 
-    fn hear_finder(&mut self, now: Instant, reports: Vec<(Rc<TransportId>, Testimony)>) {
+    /// A controller that was announced and not connected when the finder last spoke, and is not there now, was forgotten by
+    /// it; that others are not there is the administrator's word.
+    fn hear_finder(&mut self, now: Instant, reports: Vec<Report>) {
         let Some(connector) = &mut self.connector else {
             return;
         };
-        let sources = reports.iter().map(|(source, _)| source.clone()).collect();
-        connector.hear_all_sources(now, sources, &mut self.links);
-        for (source, testimony) in reports {
+        let sources: BTreeSet<_> = reports.iter().map(|report| report.source.clone()).collect();
+        for source in self.fading.difference(&sources) {
+            connector.hear(now, source, Testimony::Forgotten, &mut self.links);
+        }
+        let such = |is_such: fn(&Report) -> bool| -> BTreeSet<Rc<TransportId>> {
+            reports.iter().filter(|report| is_such(report)).map(|report| report.source.clone()).collect()
+        };
+        let announced = such(|report| report.announced);
+        self.fading = such(|report| report.announced && !report.connected);
+        connector.hear_all_sources(now, sources, |source| announced.contains(source), &mut self.links);
+        for Report { source, testimony, .. } in reports {
             connector.hear(now, &source, testimony, &mut self.links);
         }
         self.unsaved = true;
@@ -333,13 +388,18 @@ impl Machine {
             });
             match (change, &mut self.finder) {
                 (LinkChange::Up { id, device }, Some(finder)) if id.kind == ControllerKind::Discovery => {
-                    finder.link_up(&id.tid, device);
+                    finder.link_up(&id.tid, device, &mut self.links);
                 }
                 (LinkChange::Down { id, .. }, Some(finder)) if id.kind == ControllerKind::Discovery => {
-                    finder.link_down(&id.tid);
+                    finder.link_down(now, &id.tid, &mut self.links);
                 }
                 _ => {}
             }
+        }
+        if let (Some(finder), Some(connector)) = (&mut self.finder, &mut self.connector)
+            && finder.take_roster_change()
+        {
+            connector.follow_sources(finder.controllers().cloned().collect());
         }
         if let Some(finder) = &mut self.finder {
             while let Some((source, testimony)) = finder.poll_testimony() {

@@ -71,14 +71,30 @@ pub enum Note {
         tid: TransportId,
         why: String,
     },
+    Announced {
+        id: LinkId,
+    },
+    TooManyAnnounced {
+        limit: usize,
+    },
+    /// `leaves_in`: `None` for never.
+    OutOfSight {
+        id: LinkId,
+        leaves_in: Option<Duration>,
+    },
+    Forgotten {
+        id: LinkId,
+    },
 }
 
 impl Note {
     pub fn level(&self) -> Level {
         match self {
-            Note::Connected { .. } | Note::Adopted { .. } | Note::Disconnecting { .. } | Note::PageRead { .. } => {
-                Level::Info
-            }
+            Note::Connected { .. }
+            | Note::Adopted { .. }
+            | Note::Disconnecting { .. }
+            | Note::PageRead { .. }
+            | Note::Announced { .. } => Level::Info,
             Note::DisconnectFailed { .. } | Note::ControllerIgnored { .. } => Level::Error,
             _ => Level::Warn,
         }
@@ -103,7 +119,7 @@ impl fmt::Display for Note {
             Note::Unreachable { portal, why, waiting, retry_in } => {
                 write!(f, "{portal}: {why}; {waiting} waiting, next try in {}", Rounded(*retry_in))?;
                 if *retry_in < Duration::from_secs(60) {
-                    f.write_str(", then at growing intervals up to a minute")?;
+                    f.write_str(", then at growing intervals")?;
                 }
                 Ok(())
             }
@@ -126,6 +142,25 @@ impl fmt::Display for Note {
             }
             Note::EntryIgnored { from, why } => write!(f, "{from}: log page entry ignored: {why}"),
             Note::EntriesIgnored { from, more } => write!(f, "{from}: {more} more log page entries ignored"),
+            Note::Announced { id } => write!(f, "{id}: announced in the local network"),
+            Note::TooManyAnnounced { limit } => {
+                write!(f, "{limit} discovery controllers are known from announcements: further ones are ignored")
+            }
+            Note::OutOfSight { id, leaves_in: None } => write!(f, "{id}: neither announced nor connected any more"),
+            Note::OutOfSight { id, leaves_in: Some(span) } => {
+                write!(
+                    f,
+                    "{id}: neither announced nor connected any more; forgotten in {} unless that changes",
+                    Rounded(*span)
+                )
+            }
+            Note::Forgotten { id } => {
+                write!(
+                    f,
+                    "{id}: neither announced nor connected for as long as configured: forgotten; what it listed and"
+                )?;
+                f.write_str(" is connected stays")
+            }
             Note::ControllerIgnored { tid, why } => write!(f, "{tid}: ignored: {why}"),
         }
     }

@@ -1,10 +1,11 @@
 //! What the administrator's settings mean for a controller: which ones are configured, which may be connected at all.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::rc::Rc;
 
 use crate::config::settings::{Common, ConnectOptions, ControllerEntry, Exclusion, IpFamily};
+use crate::core::announcement::Announcement;
 use crate::core::device::ControllerKind;
 use crate::core::note::Note;
 use crate::core::tid::{DISCOVERY_NQN, Spelling, TransportId, canonical_address, canonical_service, is_usable_address};
@@ -58,6 +59,13 @@ impl Policy {
             return Err("excluded by the configuration".to_owned());
         }
         Ok(())
+    }
+
+    /// The controllers that these announcements stand for, without those that may not be connected.
+    pub fn announced(&self, announcements: &BTreeSet<Announcement>) -> BTreeSet<Rc<TransportId>> {
+        let admitted = announcements.iter().filter(|one| self.admits(&one.place(&self.host_nqn)).is_ok());
+        let tids = admitted.map(|one| one.transport_id(!self.common.ignore_iface, &self.host_nqn));
+        tids.filter(|tid| self.admits(tid).is_ok()).map(Rc::new).collect()
     }
 
     fn family_enabled(&self, tid: &TransportId) -> bool {

@@ -160,6 +160,7 @@ impl Daemon {
         });
         match bus {
             Ok(mut bus) => {
+                bus.want_announcements(self.settings.announcements(), now);
                 bus.start(now);
                 self.bus = Some(bus);
             }
@@ -309,7 +310,7 @@ impl Daemon {
             }
             Action::ReadDevices => self.read_devices(now),
             Action::Publish(change) => self.publish(now, change),
-            Action::Save => self.state_file.save(&self.machine.legacy()),
+            Action::Save => self.state_file.save(&self.machine.legacy(now)),
             Action::Note(note) => log::log!(note.level(), "{note}"),
         }
     }
@@ -390,12 +391,20 @@ impl Daemon {
             BusEvent::FinderAppeared => log::info!("D-Bus: a finder is there, asking for its log pages"),
             BusEvent::FinderGone => log::warn!("D-Bus: the finder is gone; its last log pages stay in force"),
             BusEvent::FinderPages(pages) => {
-                self.machine.handle(now, Event::FinderReports(reports::testimonies(&pages)));
+                self.machine.handle(now, Event::FinderReports(reports::reports(&pages)));
                 self.facts.finder_pages = pages;
             }
             BusEvent::FinderUnreadable(why) => {
                 log::warn!("D-Bus: the finder's log pages cannot be had: {why}; its last ones stay in force");
             }
+            BusEvent::AvahiAppeared => log::info!("mDNS: Avahi is there, looking for discovery controllers"),
+            BusEvent::AvahiGone => log::warn!("mDNS: Avahi is gone; what it told stays in force"),
+            BusEvent::Announced(announcements) => {
+                log::debug!("mDNS: {} announced", announcements.len());
+                self.facts.announcements = self.facts.announcements.is_some().then(|| announcements.clone());
+                self.machine.handle(now, Event::Announced(announcements));
+            }
+            BusEvent::AvahiComplaint(why) => log::warn!("mDNS: {why}"),
         }
     }
 
@@ -468,6 +477,7 @@ impl Daemon {
                 self.machine.handle(now, self.settings.event());
                 if let Some(bus) = &mut self.bus {
                     bus.request_names(now);
+                    bus.want_announcements(self.settings.announcements(), now);
                 }
             }
             None => log::error!("the running configuration stays in force"),
@@ -477,6 +487,8 @@ impl Daemon {
 
     fn apply_settings(&mut self) {
         self.facts.set_host(&self.settings.host);
+        let announcements = self.facts.announcements.take();
+        self.facts.announcements = self.settings.announcements().map(|_| announcements.unwrap_or_default());
         self.facts.set_tron(self.forced_tron || self.settings.tron);
     }
 

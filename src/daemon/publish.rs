@@ -3,16 +3,19 @@
 //! The keys and their order are those of nvme-stas. No key or secret is among the data that this module is given.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Instant;
 
 use serde_json::{Map, Value, json};
 
+use crate::bus::avahi_signals::SERVICE_TYPES;
 use crate::bus::objects::Description;
 use crate::bus::pages::{in_order, to_json};
 use crate::bus::{ControllerId, EntryText, FinderPage, Objects, PageState, Role};
 use crate::config::settings::HostIdentity;
 use crate::core::Machine;
+use crate::core::announcement::Announcement;
 use crate::core::device::ControllerKind;
 use crate::core::finder;
 use crate::core::links::LinkId;
@@ -33,6 +36,8 @@ pub struct Facts {
     pub has_host_key: bool,
     pub symname: String,
     pub state_file: String,
+    /// What is announced in the local network; `None` where that is of no interest.
+    pub announcements: Option<BTreeSet<Announcement>>,
     /// What a finder in another process published last.
     pub finder_pages: Vec<FinderPage>,
     pub now: Instant,
@@ -49,6 +54,7 @@ impl Facts {
             has_host_key: false,
             symname: String::new(),
             state_file,
+            announcements: None,
             finder_pages: Vec::new(),
             now,
             all_log_pages: RefCell::new(None),
@@ -127,7 +133,11 @@ impl Objects for Published<'_> {
         if role == Role::Finder
             && let Value::Object(info) = &mut info
         {
-            let avahi = json!({"avahi wake up timer": "0s [off]", "service types": [], "services": {}});
+            let services = facts.announcements.iter().flatten().map(|one| (one.to_string(), describe_announced(one)));
+            let services = Map::from_iter(services);
+            let service_types: &[&str] = if facts.announcements.is_some() { &SERVICE_TYPES } else { &[] };
+            let avahi =
+                json!({"avahi wake up timer": "0s [off]", "service types": service_types, "services": services});
             info.insert("avahi".to_owned(), avahi);
         }
         info.to_string()
@@ -279,6 +289,17 @@ impl Published<'_> {
             its.next().cloned()
         })
     }
+}
+
+fn describe_announced(announcement: &Announcement) -> Value {
+    let place = announcement.place("");
+    json!({
+        "transport": place.transport().as_str(),
+        "traddr": place.traddr(),
+        "trsvcid": place.trsvcid(),
+        "host-iface": place.host_iface(),
+        "subsysnqn": place.subsysnqn(),
+    })
 }
 
 /// As nvme-stas writes it.

@@ -4,19 +4,20 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use crate::bus::{EntryText, FinderPage, PageState};
+use crate::core::Report;
 use crate::core::evidence::Testimony;
 use crate::core::page::{Listed, Subtype};
 use crate::core::tid::{Transport, TransportId};
 
 /// Leaves out discovery controllers of transports that we do not know; the finder has said what is wrong with entries.
-pub fn testimonies(pages: &[FinderPage]) -> Vec<(Rc<TransportId>, Testimony)> {
-    pages.iter().filter_map(|page| Some((Rc::new(page.id.transport_id()?), page))).map(testimony).collect()
+pub fn reports(pages: &[FinderPage]) -> Vec<Report> {
+    pages.iter().filter_map(|page| Some((Rc::new(page.id.transport_id()?), page))).map(report).collect()
 }
 
-fn testimony((source, page): (Rc<TransportId>, &FinderPage)) -> (Rc<TransportId>, Testimony) {
+fn report((source, page): (Rc<TransportId>, &FinderPage)) -> Report {
     let paths = page.entries.iter().filter_map(|entry| listed(entry).path(&source).ok()?).map(Rc::new).collect();
     let testimony = if is_fresh(page, &paths) { Testimony::Fresh(paths) } else { Testimony::Stale(paths) };
-    (source, testimony)
+    Report { source, testimony, announced: page.announced, connected: page.connected != Some(false) }
 }
 
 /// nvme-stas does not tell whether a page is current: its empty page may as well be one that it could not read.
@@ -65,12 +66,18 @@ mod tests {
             host_nqn: "nqn.host".into(),
             ..ControllerId::default()
         };
-        FinderPage { id, connected: Some(connected), state, entries: nqns.iter().map(entry).collect() }
+        FinderPage {
+            id,
+            connected: Some(connected),
+            announced: false,
+            state,
+            entries: nqns.iter().map(entry).collect(),
+        }
     }
 
     #[test]
     fn only_what_is_known_to_be_current_is_evidence() {
-        let is_fresh = |page| matches!(testimonies(&[page])[..], [(_, Testimony::Fresh(_))]);
+        let is_fresh = |page| matches!(reports(&[page])[..], [Report { testimony: Testimony::Fresh(_), .. }]);
         assert!(is_fresh(page(Some(PageState::Fresh), true, &[])));
         assert!(!is_fresh(page(Some(PageState::Stale), true, &["nqn.a"])));
         assert!(!is_fresh(page(Some(PageState::None), false, &[])));
@@ -82,7 +89,7 @@ mod tests {
     #[test]
     fn paths_inherit_from_their_discovery_controller_and_nonsense_is_left_out() {
         let page = page(Some(PageState::Fresh), true, &["nqn.a", "not an nqn"]);
-        let Testimony::Fresh(paths) = &testimonies(&[page])[0].1 else { panic!() };
+        let Testimony::Fresh(paths) = &reports(&[page])[0].testimony else { panic!() };
         let paths: Vec<_> = paths.iter().collect();
         assert_eq!(paths.len(), 1);
         assert_eq!((paths[0].host_iface(), paths[0].host_nqn()), ("eth1", "nqn.host"));

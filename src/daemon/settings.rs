@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use log::Level;
 
-use crate::config::settings::{ConnectorSettings, FinderSettings, HostIdentity};
+use crate::config::settings::{ConnectorSettings, FinderSettings, HostIdentity, IpFamily};
 use crate::config::{self, Finding, Loaded, Severity};
 use crate::core::Event;
 use crate::daemon::options::Options;
@@ -50,6 +50,11 @@ impl Paths {
 }
 
 impl Settings {
+    /// The address families of which announcements in the local network are wanted; `None`: none are.
+    pub fn announcements(&self) -> Option<IpFamily> {
+        self.finder.as_ref().filter(|finder| finder.zeroconf).map(|finder| finder.common.ip_family)
+    }
+
     /// For the state machines.
     pub fn event(&self) -> Event {
         Event::Configured {

@@ -1,4 +1,5 @@
-//! What outlives the process: which connections are ours, and which discovery controllers listed them.
+//! What outlives the process: which connections are ours, which discovery controllers listed them, and which of these
+//! are known from announcements only.
 //!
 //! Kept as JSON in the runtime directory, which a reboot empties just as it ends the connections. Replaced atomically;
 //! a file that makes no sense is reported and ignored. It holds no secrets and nothing that could be executed.
@@ -7,6 +8,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -30,9 +32,25 @@ struct Contents {
 struct Connection {
     discovery: bool,
     controller: ControllerId,
+    /// Whether the connection is ours.
+    #[serde(default = "yes")]
+    ours: bool,
     /// The discovery controllers that list it.
     #[serde(default)]
     sources: Vec<ControllerId>,
+    /// Known from an announcement.
+    #[serde(default)]
+    announced: Option<Announced>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Announced {
+    /// Since when it has been neither announced nor connected, in seconds of Unix time; absent if it was when this was written.
+    unseen_since: Option<u64>,
+}
+
+fn yes() -> bool {
+    true
 }
 
 #[derive(Debug)]
@@ -66,7 +84,7 @@ impl StateFile {
 
     /// Replaces the file, if there is something new.
     pub fn save(&mut self, legacy: &[Legacy]) {
-        let connections = legacy.iter().map(Connection::from).collect();
+        let connections = legacy.iter().map(|legacy| Connection::new(legacy, unix_time())).collect();
         let Ok(bytes) = serde_json::to_vec(&Contents { version: VERSION, connections }) else {
             return;
         };
@@ -97,7 +115,8 @@ fn read(path: &Path) -> io::Result<Vec<Legacy>> {
     if contents.version != VERSION {
         return Err(invalid("written by another version"));
     }
-    let legacy: Option<Vec<Legacy>> = contents.connections.iter().map(Connection::to_legacy).collect();
+    let legacy: Option<Vec<Legacy>> =
+        contents.connections.iter().map(|connection| connection.to_legacy(unix_time())).collect();
     legacy.ok_or_else(|| invalid("unknown transport"))
 }
 
@@ -111,24 +130,40 @@ fn replace(directory: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::rename(temporary, directory.join(NAME))
 }
 
-impl From<&Legacy> for Connection {
-    fn from(legacy: &Legacy) -> Connection {
-        Connection {
-            discovery: legacy.id.kind == ControllerKind::Discovery,
-            controller: ControllerId::from(&*legacy.id.tid),
-            sources: legacy.sources.iter().map(|source| ControllerId::from(&**source)).collect(),
-        }
-    }
+fn unix_time() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 impl Connection {
-    fn to_legacy(&self) -> Option<Legacy> {
+    /// `unix_time`: now, in seconds.
+    fn new(legacy: &Legacy, unix_time: u64) -> Connection {
+        let announced = |unseen: Duration| Announced {
+            unseen_since: (!unseen.is_zero()).then(|| unix_time.saturating_sub(unseen.as_secs())),
+        };
+        Connection {
+            discovery: legacy.id.kind == ControllerKind::Discovery,
+            controller: ControllerId::from(&*legacy.id.tid),
+            ours: legacy.ours,
+            sources: legacy.sources.iter().map(|source| ControllerId::from(&**source)).collect(),
+            announced: legacy.unseen.map(announced),
+        }
+    }
+
+    fn to_legacy(&self, unix_time: u64) -> Option<Legacy> {
         let tid = |id: &ControllerId| id.transport_id().map(Rc::new);
         let kind = if self.discovery { ControllerKind::Discovery } else { ControllerKind::Io };
         Some(Legacy {
             id: LinkId { kind, tid: tid(&self.controller)? },
+            ours: self.ours,
             sources: self.sources.iter().map(tid).collect::<Option<_>>()?,
+            unseen: self.announced.as_ref().map(|announced| announced.age(unix_time)),
         })
+    }
+}
+
+impl Announced {
+    fn age(&self, unix_time: u64) -> Duration {
+        self.unseen_since.map_or(Duration::ZERO, |since| Duration::from_secs(unix_time.saturating_sub(since)))
     }
 }
 
@@ -148,7 +183,39 @@ mod tests {
             let spelling = Spelling { traddr: "fe80::1%eth0", trsvcid: "4420", subsysnqn, ..Spelling::default() };
             Rc::new(TransportId::new(Transport::Tcp, spelling))
         };
-        vec![Legacy { id: LinkId { kind: ControllerKind::Io, tid: tid("nqn.a") }, sources: vec![tid("nqn.dc")] }]
+        let discovery = |subsysnqn, unseen| Legacy {
+            id: LinkId { kind: ControllerKind::Discovery, tid: tid(subsysnqn) },
+            ours: unseen == Some(Duration::ZERO),
+            sources: vec![],
+            unseen,
+        };
+        let io = LinkId { kind: ControllerKind::Io, tid: tid("nqn.a") };
+        vec![
+            Legacy { id: io, ours: true, sources: vec![tid("nqn.dc")], unseen: None },
+            discovery("nqn.dc", Some(Duration::ZERO)),
+        ]
+    }
+
+    #[test]
+    fn age_goes_on_while_nothing_runs() {
+        let [_, seen] = legacy().try_into().unwrap();
+        let unseen = Legacy { unseen: Some(Duration::from_secs(10)), ..seen.clone() };
+        let age = |legacy| Connection::new(legacy, 1000).to_legacy(1005).unwrap().unseen;
+        assert_eq!(age(&unseen), Some(Duration::from_secs(15)));
+        assert_eq!(age(&seen), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn a_file_without_later_additions_is_understood() {
+        let directory = directory("earlier");
+        let [_, seen] = legacy().try_into().unwrap();
+        let mut connection = serde_json::to_value(Connection::new(&seen, 0)).unwrap();
+        connection.as_object_mut().unwrap().retain(|key, _| key != "ours" && key != "announced");
+        let contents = serde_json::json!({"version": 1, "connections": [connection]});
+        fs::write(directory.join(NAME), contents.to_string()).unwrap();
+        let [found] = StateFile::new(&directory).load().try_into().unwrap();
+        assert!(found.ours && found.unseen.is_none());
+        fs::remove_dir_all(directory).unwrap();
     }
 
     #[test]

@@ -1,8 +1,9 @@
-//! What others wrote, viewed in place: discovery log page, uevent, NVMe/TCP connection set-up.
+//! What others wrote, viewed in place: discovery log page, uevent, NVMe/TCP connection set-up, DNS-SD TXT record.
 //!
 //! Every view is made by a constructor that checks lengths and counts once; after it no accessor can fail. Nothing here
 //! does I/O, decides, or allocates: counts and lengths in the bytes are claims, and are bounded before they are believed.
 
 pub mod discovery;
 pub mod pdu;
+pub mod txt;
 pub mod uevent;

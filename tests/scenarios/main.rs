@@ -33,6 +33,7 @@ mod identity;
 mod idle;
 mod interop;
 mod logs;
+mod mdns;
 mod module;
 mod notify;
 mod one_process;

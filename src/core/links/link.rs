@@ -86,6 +86,8 @@ pub(super) struct Link {
     pub wanted: Result<(), Disposal>,
     /// Failures in a row. A connection has to last for a while before they are forgotten.
     pub failures: u32,
+    /// Announced, and never connected so far: nobody else expects anything there.
+    pub tentative: bool,
     /// The last failure that was reported.
     pub complaint: Option<String>,
 }

@@ -98,7 +98,8 @@ impl Links {
                     self.portals.join(portal, &id);
                 }
                 let state = State::BackingOff;
-                let link = Link { state, options, portal, wanted: Ok(()), failures: 0, complaint: None };
+                let link =
+                    Link { state, options, portal, wanted: Ok(()), failures: 0, tentative: false, complaint: None };
                 self.links.insert(id.clone(), link);
                 self.seek(now, &id);
             }
@@ -137,6 +138,22 @@ impl Links {
                 self.take_down(id, &device);
             }
             _ => self.forget(id),
+        }
+    }
+
+    /// Whether a link is wanted for an announcement's sake only, and was never connected: it is tried less often.
+    pub fn set_tentative(&mut self, id: &LinkId, tentative: bool) {
+        if let Some(link) = self.links.get_mut(id) {
+            link.tentative = tentative;
+        }
+    }
+
+    /// There may be an answer by now: asks at once where the last one was none, and starts over with the shortest wait.
+    pub fn hurry(&mut self, id: &LinkId) {
+        if let Some(Link { state: State::AwaitingPortal, portal: Some(portal), .. }) = self.links.get(id)
+            && self.portals.hurry(portal)
+        {
+            self.actions.push_back(Action::Probe(portal.clone()));
         }
     }
 

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use crate::core::backoff::BackOff;
 use crate::core::deadlines::Deadlines;
 use crate::core::links::LinkId;
+use crate::core::links::steps::HELD_UP;
 use crate::core::portal::PortalId;
 
 /// How long an answer is believed. Long enough that a burst of connects needs one probe, short enough that a portal which
@@ -41,6 +42,8 @@ struct Portal {
     waiting: BTreeSet<LinkId>,
     /// Failures since a controller behind it was last connected.
     failures: u32,
+    /// The last failure held up the host's other connects.
+    held_up: bool,
     /// The last failure that was reported.
     complaint: Option<String>,
 }
@@ -62,14 +65,15 @@ impl Portals {
         self.portals.entry(portal.clone()).or_default().members.insert(link.clone());
     }
 
-    /// A portal is forgotten with its last link.
+    /// A portal is forgotten with its last link, but one that held up the host only when its time has come: it must not be
+    /// asked anew because somebody announces it anew.
     pub fn leave(&mut self, portal_id: &PortalId, link: &LinkId) {
         let Some(portal) = self.portals.get_mut(portal_id) else {
             return;
         };
         portal.waiting.remove(link);
         portal.members.remove(link);
-        if portal.members.is_empty() {
+        if portal.members.is_empty() && !(portal.held_up && portal.answer == Answer::No) {
             self.portals.remove(portal_id);
             self.retries.cancel(portal_id);
         }
@@ -133,13 +137,39 @@ impl Portals {
         std::mem::take(&mut portal.waiting)
     }
 
+    /// Whether the portal is to be probed ahead of its time. One that held up the host has to wait all the same: anybody in
+    /// the local network can give us a reason for haste.
+    pub fn hurry(&mut self, portal_id: &PortalId) -> bool {
+        match self.portals.get_mut(portal_id) {
+            Some(portal) if portal.answer == Answer::No && !portal.held_up => {
+                portal.answer = Answer::Asked;
+                portal.failures = portal.failures.min(1);
+                self.retries.cancel(portal_id);
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// A probe failed, or a connect did after it held up the host's other connects for `held`. Asked again later: in how
     /// long, if the administrator has not been told of this failure yet.
-    pub fn failed(&mut self, now: Instant, portal_id: &PortalId, why: &str, held: Duration) -> Option<Duration> {
+    /// `tentative`: only an announcement says that there is something.
+    pub fn failed(
+        &mut self,
+        now: Instant,
+        portal_id: &PortalId,
+        why: &str,
+        held: Duration,
+        tentative: bool,
+    ) -> Option<Duration> {
         let portal = self.portals.get_mut(portal_id)?;
         portal.answer = Answer::No;
         portal.failures = portal.failures.saturating_add(1);
-        let retry_in = self.backoff.delay_after_connect(portal.failures, held);
+        portal.held_up = held >= HELD_UP;
+        let mut retry_in = self.backoff.delay_after_connect(portal.failures, held);
+        if tentative {
+            retry_in = retry_in.max(self.backoff.delay_where_announced(portal.failures));
+        }
         // Of two connects that fail together, the one that held up more sets the time.
         let retry_at = self.retries.get(portal_id).into_iter().fold(now + retry_in, Instant::max);
         self.retries.set(portal_id.clone(), retry_at);
@@ -167,6 +197,10 @@ impl Portals {
                 continue;
             };
             portal.answer = Answer::Unknown;
+            if portal.members.is_empty() {
+                self.portals.remove(&portal_id);
+                continue;
+            }
             if !portal.waiting.is_empty() {
                 portal.answer = Answer::Asked;
                 return Some(portal_id);

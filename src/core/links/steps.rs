@@ -14,7 +14,7 @@ use crate::helper::message::Failure;
 const MAX_CONNECTING: usize = 2;
 
 /// A connect that fails later than this held up all others of the host.
-const HELD_UP: Duration = Duration::from_secs(1);
+pub(super) const HELD_UP: Duration = Duration::from_secs(1);
 
 /// A connection that the kernel gives up sooner than this counts as a failure, so that we do not connect in circles.
 const FLAPPING: Duration = Duration::from_secs(5);
@@ -44,7 +44,9 @@ impl Links {
             return;
         };
         let portal_failures = link.portal.as_ref().map_or(0, |portal| self.portals.failures(portal));
-        let turn = self.turns.join(id.clone(), link.failures.saturating_add(portal_failures));
+        let failures = link.failures.saturating_add(portal_failures);
+        // Where only an announcement speaks for a controller, it comes after all others.
+        let turn = self.turns.join(id.clone(), failures.saturating_add(u32::from(link.tentative)));
         self.enter(id, State::Queued { turn });
     }
 
@@ -156,7 +158,9 @@ impl Links {
 
     /// Links behind it that are queued already will see that at their turn.
     pub(super) fn portal_failed(&mut self, now: Instant, portal: &PortalId, why: String, held: Duration) {
-        let Some(retry_in) = self.portals.failed(now, portal, &why, held) else {
+        let is_tentative = |id: &LinkId| self.links.get(id).is_some_and(|link| link.tentative);
+        let tentative = self.portals.members(portal).all(is_tentative);
+        let Some(retry_in) = self.portals.failed(now, portal, &why, held, tentative) else {
             return;
         };
         let is_waiting =

@@ -372,8 +372,8 @@ fn a_connect_in_flight_is_left_to_the_next_run() {
     world.answer_probe("192.0.2.1");
     let (_, id) = world.connects[0].clone();
     assert!(world.saves > 0);
-    let legacy = world.machine.legacy();
-    assert_eq!(legacy, [Legacy { id: id.clone(), sources: vec![] }]);
+    let legacy = world.machine.legacy(world.now);
+    assert_eq!(legacy, [Legacy { id: id.clone(), ours: true, sources: vec![], unseen: None }]);
 
     let mut next = World::new();
     next.inherit(legacy, vec![serving(&id, "nvme3")]);

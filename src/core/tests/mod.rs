@@ -4,6 +4,7 @@
 //! connects in flight than allowed, no disconnect of what is still used or was never ours, no deadline that has passed.
 
 mod adoption;
+mod announced;
 mod connecting;
 mod pages;
 mod walk;
@@ -55,6 +56,8 @@ struct Settings {
     exclusions: Vec<Exclusion>,
     scope: DisconnectScope,
     persistent_connections: bool,
+    ignore_iface: bool,
+    persistence: Persistence,
 }
 
 impl World {
@@ -70,6 +73,8 @@ impl World {
             exclusions: Vec::new(),
             scope: DisconnectScope::OnlyStasConnections,
             persistent_connections: true,
+            ignore_iface: false,
+            persistence: Persistence::Forever,
         };
         let mut world = World {
             machine: Machine::new(roles, 42),
@@ -109,6 +114,7 @@ impl World {
         let common = |controllers: &[ControllerEntry]| Common {
             controllers: controllers.to_vec(),
             exclusions: self.settings.exclusions.clone(),
+            ignore_iface: self.settings.ignore_iface,
             ..Common::default()
         };
         let finder = FinderSettings {
@@ -116,7 +122,7 @@ impl World {
             pleo: true,
             zeroconf: false,
             persistent_connections: self.settings.persistent_connections,
-            zeroconf_persistence: Persistence::Forever,
+            zeroconf_persistence: self.settings.persistence,
         };
         let connector = ConnectorSettings {
             common: common(&self.settings.io),

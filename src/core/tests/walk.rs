@@ -56,7 +56,7 @@ impl Walk {
     }
 
     fn step(&mut self) {
-        match self.random.below(14) {
+        match self.random.below(15) {
             0 => self.reload(),
             1..=3 => self.probe_answered(),
             4..=5 => self.connect_answered(),
@@ -81,6 +81,11 @@ impl Walk {
                 let time = Duration::from_millis(self.random.below(100_000) as u64);
                 self.world.pass(time);
             }
+            13 => {
+                let announced = [DC, "192.0.2.2", "192.0.2.3"].into_iter().filter(|_| self.random.one_in(2));
+                let announced: Vec<_> = announced.collect();
+                self.world.announce(&announced);
+            }
             _ => self.nonsense(),
         }
     }
@@ -97,6 +102,9 @@ impl Walk {
         let excluded = Exclusion { subsysnqn: "nqn.b".into(), ..Exclusion::default() };
         self.world.settings.exclusions = if self.random.one_in(4) { vec![excluded] } else { vec![] };
         let scopes = [DisconnectScope::OnlyStasConnections, DisconnectScope::NoDisconnect];
+        let spans = [Persistence::Forever, Persistence::For(Duration::ZERO), Persistence::For(Duration::from_secs(60))];
+        self.world.settings.persistence = *self.random.pick(&spans);
+        self.world.settings.ignore_iface = self.random.one_in(4);
         self.world.settings.scope = *self.random.pick(&scopes);
         self.world.configure();
     }
@@ -196,6 +204,9 @@ impl Walk {
         self.world.event(Event::FabricsReady(true));
         self.world.settings.io.clear();
         self.world.settings.discovery.clear();
+        // What was announced is known until it is excluded.
+        let everything = Exclusion { transport: Some(Transport::Tcp), ..Exclusion::default() };
+        self.world.settings.exclusions = vec![everything];
         self.world.configure();
         while !self.world.connects.is_empty() {
             self.world.connect_fails(Errno::EIO);
@@ -203,6 +214,8 @@ impl Walk {
         while !self.world.disconnects.is_empty() {
             self.world.disconnect_ok();
         }
+        // A portal that held up the host is remembered for a while.
+        self.world.pass_secs(600);
         assert!(self.world.machine.links().is_empty(), "{:#?}", self.world.machine.links());
         assert!(self.world.machine.finder().unwrap().is_empty());
         assert!(self.world.machine.connector().unwrap().is_empty());

@@ -1,6 +1,7 @@
 //! What is taken down, when, and above all when not.
 
 use super::*;
+use crate::core::Report;
 
 const PATH: &str = "nqn.a@192.0.2.9";
 
@@ -17,10 +18,14 @@ fn list(world: &mut World, device: &str, entries: &[&str]) {
     world.page(entries);
 }
 
+fn report(source: &str, testimony: Testimony) -> Report {
+    Report { source: dc(source).tid, testimony, announced: false, connected: true }
+}
+
 /// What an earlier run left: [`PATH`], listed by the discovery controller, both connected and ours.
 fn legacy() -> (Vec<Legacy>, Vec<Device>) {
-    let path = Legacy { id: io(PATH), sources: vec![dc(DC).tid] };
-    let legacy = vec![path, Legacy { id: dc(DC), sources: vec![] }];
+    let path = Legacy { id: io(PATH), ours: true, sources: vec![dc(DC).tid], unseen: None };
+    let legacy = vec![path, Legacy { id: dc(DC), ours: true, sources: vec![], unseen: None }];
     (legacy, vec![serving(&dc(DC), "nvme0"), serving(&io(PATH), "nvme1")])
 }
 
@@ -213,7 +218,7 @@ fn what_others_connected_is_used_but_never_taken_down() {
     assert_eq!(world.device_of(&io(PATH)), Some("nvme1"));
     list(&mut world, "nvme0", &[]);
     world.assert_nothing_to_do();
-    assert_eq!(world.machine.legacy(), [Legacy { id: dc(DC), sources: vec![] }]);
+    assert_eq!(world.machine.legacy(world.now), [Legacy { id: dc(DC), ours: true, sources: vec![], unseen: None }]);
 }
 
 #[test]
@@ -223,7 +228,7 @@ fn after_a_restart_a_path_waits_for_its_own_source() {
     world.inherit(legacy.clone(), devices);
     world.settings.discovery = vec![entry(DC, ""), entry("192.0.2.2", "")];
     world.configure();
-    assert_eq!(world.machine.legacy(), legacy, "restarted again, it still knows");
+    assert_eq!(world.machine.legacy(world.now), legacy, "restarted again, it still knows");
     world.answer_probe("192.0.2.2");
     world.connect_ok("nvme5");
     let (ticket, _) = world.page_reads.pop().unwrap();
@@ -235,7 +240,7 @@ fn after_a_restart_a_path_waits_for_its_own_source() {
     world.page(&[]);
     assert_eq!(world.disconnecting(), ["nvme1"]);
     world.disconnect_ok();
-    assert_eq!(world.machine.legacy().len(), 2, "the two discovery controllers");
+    assert_eq!(world.machine.legacy(world.now).len(), 2, "the two discovery controllers");
     assert!(world.saves > 0);
 }
 
@@ -259,7 +264,7 @@ fn after_a_restart_the_administrators_change_counts() {
     world.settings.scope = DisconnectScope::NoDisconnect;
     world.configure();
     assert_eq!(world.disconnecting(), ["nvme0"]);
-    assert_eq!(world.machine.legacy().iter().filter(|legacy| legacy.id.kind == ControllerKind::Io).count(), 0);
+    assert_eq!(world.machine.legacy(world.now).iter().filter(|legacy| legacy.id.kind == ControllerKind::Io).count(), 0);
 }
 
 /// What was ours and is gone when we start is not ours when somebody else connects it later.
@@ -321,7 +326,7 @@ fn an_exclusion_applies_to_what_is_listed() {
 #[test]
 fn a_finder_in_another_process() {
     let report = |world: &mut World, reports: Vec<(&str, Testimony)>| {
-        world.event(Event::FinderReports(reports.into_iter().map(|(source, said)| (dc(source).tid, said)).collect()));
+        world.event(Event::FinderReports(reports.into_iter().map(|(source, said)| report(source, said)).collect()));
     };
     let mut world = World::with_roles(CONNECTOR);
     world.configure();
@@ -347,7 +352,7 @@ fn a_connector_alone_keeps_its_legacy_until_the_finder_speaks() {
     world.configure();
     world.pass_secs(600);
     world.assert_nothing_to_do();
-    world.event(Event::FinderReports(vec![(dc(DC).tid, fresh(&[]))]));
+    world.event(Event::FinderReports(vec![report(DC, fresh(&[]))]));
     assert_eq!(world.disconnecting(), ["nvme1"]);
 }
 
@@ -413,6 +418,6 @@ fn when_nothing_is_wanted_any_more_nothing_is_kept() {
     assert!(world.machine.links().is_empty(), "{:#?}", world.machine.links());
     assert!(world.machine.finder().unwrap().is_empty());
     assert!(world.machine.connector().unwrap().is_empty());
-    assert_eq!(world.machine.legacy(), []);
+    assert_eq!(world.machine.legacy(world.now), []);
     assert_eq!(world.machine.poll_deadline(), None);
 }

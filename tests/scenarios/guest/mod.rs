@@ -3,6 +3,7 @@
 //! A scenario is the only program of its machine and the machine ends with it, so nothing here cleans up, and everything
 //! panics when it cannot do what it was asked; the location in the message is the scenario's own line.
 
+mod avahi;
 mod daemon;
 mod debian;
 mod host;
@@ -11,7 +12,7 @@ mod target;
 mod uevents;
 
 #[allow(unused_imports, reason = "scenarios name the types that they need")]
-pub use self::{daemon::*, debian::*, host::*, network::*, target::*, uevents::*};
+pub use self::{avahi::*, daemon::*, debian::*, host::*, network::*, target::*, uevents::*};
 
 use std::fmt::Display;
 use std::fs::{self, OpenOptions};

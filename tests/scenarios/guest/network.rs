@@ -37,6 +37,10 @@ pub struct Namespace {
 }
 
 impl Namespace {
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Runs a program there, with the same files: `ip netns exec` would hide configfs.
     #[track_caller]
     pub fn run(&self, program: &str, arguments: &[&str]) -> Finished {
