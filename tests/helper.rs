@@ -95,6 +95,8 @@ fn identity(device: &str) -> ControllerIdentity {
         trsvcid: String::new(),
         subsysnqn: String::new(),
         hostnqn: String::new(),
+        host_traddr: String::new(),
+        host_iface: String::new(),
     }
 }
 

@@ -145,6 +145,21 @@ pub fn xml(role: Role) -> &'static str {
     }
 }
 
+/// The introspection XML of all that these roles serve: of several objects, in nodes of their own.
+pub fn document(roles: &[Role]) -> String {
+    match roles {
+        [role] => xml(*role).to_owned(),
+        roles => {
+            let nodes = roles.iter().filter_map(|role| {
+                let (doctype, node) = xml(*role).split_once("<node>")?;
+                Some((doctype, format!("<node name=\"{}\">{node}", role.path())))
+            });
+            let (doctypes, nodes): (Vec<_>, String) = nodes.unzip();
+            format!("{}<node>\n{nodes}</node>\n", doctypes.first().copied().unwrap_or_default())
+        }
+    }
+}
+
 /// The introspection XML of a node that is only there because objects lie below it.
 pub fn parent_xml<'a>(children: impl IntoIterator<Item = &'a str>) -> String {
     let nodes: String = children.into_iter().map(|child| format!("  <node name=\"{child}\"/>\n")).collect();

@@ -90,6 +90,9 @@ pub enum Event {
     },
     /// What a finder in another process knows: all of its discovery controllers.
     FinderReports(Vec<Report>),
+    /// What a finder in another process knows, perhaps not all: one that does not tell whether its pages are current may
+    /// have started just now, and be about to find the others.
+    FinderMentions(Vec<Report>),
     /// All discovery controllers that announce themselves now. What is missing here and was there before is withdrawn.
     Announced(BTreeSet<Announcement>),
     /// The daemon is asked to stop. No connect is started any more.
@@ -264,7 +267,11 @@ impl Machine {
                     finder.page_read(now, ticket, outcome);
                 }
             }
-            Event::FinderReports(reports) => self.hear_finder(now, reports),
+            Event::FinderReports(reports) => {
+                self.hear_whole_finder(now, &reports);
+                self.hear_finder(now, reports);
+            }
+            Event::FinderMentions(reports) => self.hear_finder(now, reports),
             Event::Announced(announcements) => {
                 if let Some(finder) = &mut self.finder {
                     finder.hear_announcements(now, announcements, &mut self.links);
@@ -350,7 +357,7 @@ impl Machine {
 
     /// A controller that was announced and not connected when the finder last spoke, and is not there now, was forgotten by
     /// it; that others are not there is the administrator's word.
-    fn hear_finder(&mut self, now: Instant, reports: Vec<Report>) {
+    fn hear_whole_finder(&mut self, now: Instant, reports: &[Report]) {
         let Some(connector) = &mut self.connector else {
             return;
         };
@@ -364,6 +371,12 @@ impl Machine {
         let announced = such(|report| report.announced);
         self.fading = such(|report| report.announced && !report.connected);
         connector.hear_all_sources(now, sources, |source| announced.contains(source), &mut self.links);
+    }
+
+    fn hear_finder(&mut self, now: Instant, reports: Vec<Report>) {
+        let Some(connector) = &mut self.connector else {
+            return;
+        };
         for Report { source, testimony, .. } in reports {
             connector.hear(now, &source, testimony, &mut self.links);
         }

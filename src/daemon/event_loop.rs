@@ -16,7 +16,7 @@ use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFl
 use crate::bus::address::Address;
 use crate::bus::dispatch::Served;
 use crate::bus::signal::Signal as BusSignal;
-use crate::bus::{BusEvent, BusTokens, ControllerId, PrivateServer, Role, SystemBus};
+use crate::bus::{BusEvent, BusTokens, ControllerId, FinderPage, PrivateServer, Role, SystemBus};
 use crate::core::device::ControllerKind;
 use crate::core::{Action, Change, Event, Machine};
 use crate::daemon::notify::ServiceManager;
@@ -42,6 +42,9 @@ const PROBES: Token = Token(PRIVATE.0 + PrivateServer::TOKENS);
 
 /// How long a bus that neither gives nor refuses our names can keep us from being ready.
 const BUS_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A helper that lives shorter than this cannot live here at all: starting it again and again would help nobody.
+const HELPER_LIFE: Duration = Duration::from_secs(1);
 
 /// How long a stop waits for discovery connections that are to go with the daemon.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
@@ -71,6 +74,11 @@ pub struct Daemon {
     /// wait for ever either.
     awaited_names: Vec<Role>,
     ready_by: Option<Instant>,
+    /// The finder in another process has told how far its pages are evidence.
+    finder_is_ours: bool,
+    /// The last failure to get its pages that was reported.
+    finder_complaint: Option<String>,
+    helper_started: Instant,
     /// Set by SIGTERM: when to give up waiting.
     stop_by: Option<Instant>,
 }
@@ -113,6 +121,9 @@ impl Daemon {
             manager: ServiceManager::from_environment(now),
             awaited_names: program.bus_roles(),
             ready_by: Some(now + BUS_PATIENCE),
+            finder_is_ours: false,
+            finder_complaint: None,
+            helper_started: now,
             stop_by: None,
             poll,
         };
@@ -389,14 +400,16 @@ impl Daemon {
             }
             BusEvent::TronSet(role, on) => self.emit(now, &BusSignal::TronChanged(role, on)),
             BusEvent::FinderAppeared => log::info!("D-Bus: a finder is there, asking for its log pages"),
-            BusEvent::FinderGone => log::warn!("D-Bus: the finder is gone; its last log pages stay in force"),
-            BusEvent::FinderPages(pages) => {
-                self.machine.handle(now, Event::FinderReports(reports::reports(&pages)));
-                self.facts.finder_pages = pages;
+            BusEvent::FinderGone => {
+                log::warn!("D-Bus: the finder is gone; its last log pages stay in force");
+                self.finder_is_ours = false;
             }
-            BusEvent::FinderUnreadable(why) => {
+            BusEvent::FinderPages(pages) => self.hear_finder(now, pages),
+            BusEvent::FinderUnreadable(why) if self.finder_complaint.as_ref() != Some(&why) => {
                 log::warn!("D-Bus: the finder's log pages cannot be had: {why}; its last ones stay in force");
+                self.finder_complaint = Some(why);
             }
+            BusEvent::FinderUnreadable(_) => {}
             BusEvent::AvahiAppeared => log::info!("mDNS: Avahi is there, looking for discovery controllers"),
             BusEvent::AvahiGone => log::warn!("mDNS: Avahi is gone; what it told stays in force"),
             BusEvent::Announced(announcements) => {
@@ -408,11 +421,34 @@ impl Daemon {
         }
     }
 
+    /// A finder of ours has all that it is to have from its first word on, and tells how far its pages are evidence. That
+    /// another one does not list something (any more) may mean anything.
+    fn hear_finder(&mut self, now: Instant, pages: Vec<FinderPage>) {
+        self.finder_complaint = None;
+        self.finder_is_ours |= pages.iter().any(|page| page.state.is_some());
+        let reports = reports::reports(&pages);
+        self.machine.handle(
+            now,
+            match self.finder_is_ours {
+                true => Event::FinderReports(reports),
+                false => Event::FinderMentions(reports),
+            },
+        );
+        self.facts.finder_pages = pages;
+    }
+
     // ---- time ----------------------------------------------------------------------------------------------------
 
     fn next_deadline(&self) -> Option<Instant> {
         let bus = self.bus.as_ref().and_then(SystemBus::deadline);
-        let others = [self.probes.deadline(), bus, self.manager.deadline(), self.ready_by, self.stop_by];
+        let others = [
+            self.probes.deadline(),
+            self.requests.deadline(),
+            bus,
+            self.manager.deadline(),
+            self.ready_by,
+            self.stop_by,
+        ];
         self.machine.poll_deadline().into_iter().chain(others.into_iter().flatten()).min()
     }
 
@@ -440,6 +476,7 @@ impl Daemon {
         self.armed = None;
         self.machine.handle_deadline(now);
         self.probes.handle_deadline(now);
+        self.requests.handle_deadline(now);
         self.manager.handle_deadline(now);
         if self.ready_by.is_some_and(|by| by <= now) {
             log::warn!("D-Bus: the bus does not answer; going on without it until it does");
@@ -470,7 +507,7 @@ impl Daemon {
         if !self.requests.is_ready() {
             self.requests.read_options();
         }
-        match self.paths.load() {
+        match self.paths.reload(&self.settings) {
             Some(settings) => {
                 self.settings = settings;
                 self.apply_settings();
@@ -506,12 +543,18 @@ impl Daemon {
 
     /// What was asked of the old helper may have been done or not: sysfs tells.
     fn replace_helper(&mut self, now: Instant) -> Result<(), String> {
+        if now.saturating_duration_since(self.helper_started) < HELPER_LIFE {
+            return Err("the helper process dies as soon as it is started; see the kernel log".to_owned());
+        }
+        self.helper_started = now;
         log::error!("the helper process died; starting another one");
         let restarted = self.requests.restart().and_then(|()| self.register_helper());
         restarted.map_err(|error| format!("the helper process cannot be started again: {error}"))?;
         self.read_devices(now);
         self.handle_replies(now);
-        self.requests.read_options();
+        if !self.requests.is_ready() {
+            self.requests.read_options();
+        }
         Ok(())
     }
 }

@@ -1,8 +1,10 @@
 //! Where log messages go: standard error, with `<N>` priorities when that is the journal, or syslog.
 
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
+use nix::poll::{PollFd, PollFlags, PollTimeout};
 use syslog::{Facility, Formatter3164, LoggerBackend};
 
 /// Sets up logging for the process. Without a syslog daemon, standard error serves.
@@ -68,10 +70,20 @@ impl Log for StandardError {
             false => writeln!(line, "{}: {}", self.program, record.args()),
         };
         // One write, so that lines of several processes do not mix. Nobody could be told of a failure.
-        let _ = io::stderr().write_all(&line);
+        if has_room() {
+            let _ = io::stderr().write_all(&line);
+        }
     }
 
     fn flush(&self) {}
+}
+
+/// Whether standard error takes a line now. A journal that hangs, perhaps because its disk is one that we are to bring back,
+/// must not make us hang: it misses lines instead.
+fn has_room() -> bool {
+    let stderr = io::stderr();
+    let mut poll = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
+    !matches!(nix::poll::poll(&mut poll, PollTimeout::ZERO), Ok(0))
 }
 
 /// syslog(3) priorities; the journal has them from the prefix (sd-daemon(3)).

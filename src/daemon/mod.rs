@@ -70,7 +70,7 @@ fn write_out(text: &str) -> Result<(), String> {
 }
 
 fn write_idl(program: Program, path: &Path) -> Result<(), String> {
-    let xml: String = program.bus_roles().into_iter().map(introspect::xml).collect();
+    let xml = introspect::document(&program.bus_roles());
     if path.as_os_str() == "-" {
         return write_out(&xml);
     }

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
@@ -21,6 +22,9 @@ use crate::kernel::sysfs::Sysfs;
 
 /// The device through which controllers are connected.
 pub const FABRICS: &str = "/dev/nvme-fabrics";
+
+/// How long to wait before asking for the kernel's options once more.
+const ASK_AGAIN: Duration = Duration::from_secs(60);
 
 /// What a request was made for.
 #[derive(Debug)]
@@ -39,6 +43,8 @@ pub struct Requests {
     options: Vec<String>,
     /// Options that this kernel lacks and that was said of.
     missing: BTreeSet<&'static str>,
+    /// When to ask for the options again after that failed.
+    ask_again: Option<Instant>,
     /// Taken in, but not yet turned into events.
     arrived: VecDeque<Arrival>,
 }
@@ -58,6 +64,7 @@ impl Requests {
             open: BTreeMap::new(),
             options: Vec::new(),
             missing: BTreeSet::new(),
+            ask_again: None,
             arrived: VecDeque::new(),
         }
     }
@@ -69,6 +76,17 @@ impl Requests {
             self.send(&Request::ReadOptions, Purpose::Options);
         }
         exists
+    }
+
+    pub fn deadline(&self) -> Option<Instant> {
+        self.ask_again
+    }
+
+    pub fn handle_deadline(&mut self, now: Instant) {
+        if self.ask_again.is_some_and(|at| at <= now) {
+            self.ask_again = None;
+            self.read_options();
+        }
     }
 
     pub fn connect(&mut self, ticket: Ticket, id: &LinkId, options: &ConnectOptions, host: &HostIdentity) {
@@ -110,6 +128,13 @@ impl Requests {
     pub fn poll_event(&mut self, sysfs: &Sysfs) -> Option<Event> {
         let Arrival { purpose, reply, page } = self.arrived.pop_front()?;
         Some(match (purpose, reply, page) {
+            (Purpose::Options, Reply::Failed(failure), _) => {
+                log::error!(
+                    "{FABRICS}: cannot be read: {failure}; nothing can be connected, trying again every minute"
+                );
+                self.ask_again = Instant::now().checked_add(ASK_AGAIN);
+                Event::FabricsReady(self.is_ready())
+            }
             (purpose, Reply::Failed(failure), _) => failed(purpose, failure),
             (Purpose::Options, Reply::Options(options), _) => {
                 self.options = options;
@@ -186,10 +211,7 @@ impl AsRawFd for Requests {
 
 fn failed(purpose: Purpose, failure: Failure) -> Event {
     match purpose {
-        Purpose::Options => {
-            log::error!("{FABRICS}: cannot be read: {failure}; no controller can be connected until a reload");
-            Event::FabricsReady(false)
-        }
+        Purpose::Options => Event::FabricsReady(false),
         Purpose::Connect(ticket) => Event::Connected { ticket, outcome: Err(failure) },
         Purpose::Disconnect(ticket) => Event::Disconnected { ticket, outcome: Err(failure) },
         Purpose::Page(ticket) => Event::PageRead { ticket, outcome: Err(failure.to_string()) },

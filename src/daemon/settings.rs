@@ -1,10 +1,14 @@
-//! The configuration in force: read at start and on SIGHUP. A reload that finds a mistake changes nothing.
+//! The configuration in force: read at start and on SIGHUP.
+//!
+//! At start, what is wrong with a file of nvme-stas' dialect costs only itself, as there. A reload is stricter, for it could
+//! cost storage that is in use: with a mistake that was not there before, or with a file gone, nothing changes.
 
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use log::Level;
 
-use crate::config::settings::{ConnectorSettings, FinderSettings, HostIdentity, IpFamily};
+use crate::config::settings::{ConnectorSettings, DisconnectScope, FinderSettings, HostIdentity, IpFamily};
 use crate::config::{self, Finding, Loaded, Severity};
 use crate::core::Event;
 use crate::daemon::options::Options;
@@ -16,6 +20,10 @@ pub struct Settings {
     pub tron: bool,
     finder: Option<Box<FinderSettings>>,
     connector: Option<Box<ConnectorSettings>>,
+    /// What is wrong with the files, though they can be used.
+    mistakes: BTreeSet<String>,
+    /// The files that there were.
+    files: BTreeSet<PathBuf>,
 }
 
 /// Where the settings are.
@@ -38,18 +46,46 @@ impl Paths {
 
     /// Reads all files, logs what is remarkable, and yields settings only if none has an error.
     pub fn load(&self) -> Option<Settings> {
-        let host = report(config::load_identity(&self.sys));
-        let finder = self.finder.as_deref().map(|path| load(path, config::load_finder));
-        let connector = self.connector.as_deref().map(|path| load(path, config::load_connector));
+        let mut mistakes = BTreeSet::new();
+        let host = report(config::load_identity(&self.sys), &mut mistakes);
+        let finder = self.finder.as_deref().map(|path| report(config::load_finder(path), &mut mistakes));
+        let connector = self.connector.as_deref().map(|path| report(config::load_connector(path), &mut mistakes));
         // Only now, so that all files have been looked at and all that is wrong has been said.
         let (host, finder, connector) = (host?, required(finder)?, required(connector)?);
         let tron = finder.as_ref().is_some_and(|finder| finder.common.tron)
             || connector.as_ref().is_some_and(|connector| connector.common.tron);
-        Some(Settings { host, tron, finder, connector })
+        let paths = [Some(&self.sys), self.finder.as_ref(), self.connector.as_ref()];
+        let files = paths.into_iter().flatten().filter(|path| path.exists()).cloned().collect();
+        if let Some(connector) = &connector {
+            report_unsupported(connector);
+        }
+        Some(Settings { host, tron, finder: finder.map(Box::new), connector: connector.map(Box::new), mistakes, files })
+    }
+
+    /// The same for a reload; `None` also where the files are worse than those of the running settings.
+    pub fn reload(&self, running: &Settings) -> Option<Settings> {
+        let mut settings = self.load()?;
+        for path in running.files.difference(&settings.files) {
+            log::error!("{}: is gone; put it back, empty if nothing is to be configured", path.display());
+        }
+        if !running.files.is_subset(&settings.files) || !settings.mistakes.is_subset(&running.mistakes) {
+            return None;
+        }
+        settings.keep_identity(running);
+        Some(settings)
     }
 }
 
 impl Settings {
+    /// Every connection is known by the host's names: another name would make strangers of all of them.
+    fn keep_identity(&mut self, running: &Settings) {
+        if (&self.host.nqn, &self.host.id) != (&running.host.nqn, &running.host.id) {
+            log::warn!("the host NQN or host ID changed: that takes effect when the daemon is started anew");
+            self.host.nqn = running.host.nqn.clone();
+            self.host.id = running.host.id.clone();
+        }
+    }
+
     /// The address families of which announcements in the local network are wanted; `None`: none are.
     pub fn announcements(&self) -> Option<IpFamily> {
         self.finder.as_ref().filter(|finder| finder.zeroconf).map(|finder| finder.common.ip_family)
@@ -65,12 +101,6 @@ impl Settings {
     }
 }
 
-type Loading<S> = fn(&Path) -> Result<Loaded<S>, Vec<Finding>>;
-
-fn load<S>(path: &Path, loading: Loading<S>) -> Option<Box<S>> {
-    report(loading(path)).map(Box::new)
-}
-
 /// A role that this process does not have needs no settings; one that it has does.
 fn required<S>(settings: Option<Option<S>>) -> Option<Option<S>> {
     match settings {
@@ -80,7 +110,8 @@ fn required<S>(settings: Option<Option<S>>) -> Option<Option<S>> {
     }
 }
 
-fn report<S>(outcome: Result<Loaded<S>, Vec<Finding>>) -> Option<S> {
+/// Logs the findings about a file; mistakes are also noted, without the line, which moves.
+fn report<S>(outcome: Result<Loaded<S>, Vec<Finding>>, mistakes: &mut BTreeSet<String>) -> Option<S> {
     let (settings, findings) = match outcome {
         Ok(Loaded { settings, findings }) => (Some(settings), findings),
         Err(findings) => (None, findings),
@@ -92,6 +123,71 @@ fn report<S>(outcome: Result<Loaded<S>, Vec<Finding>>) -> Option<S> {
             Severity::Info => Level::Info,
         };
         log::log!(level, "{finding}");
+        if finding.severity >= Severity::Warning {
+            mistakes.insert(format!("{} {:?} {}", finding.path.display(), finding.key, finding.message));
+        }
     }
     settings
+}
+
+/// What can be asked for and is not done must not be missed in silence.
+fn report_unsupported(connector: &ConnectorSettings) {
+    if connector.disconnect_scope == DisconnectScope::AllConnectionsMatchingDisconnectTrtypes {
+        log::warn!("disconnect-scope: taking down other people's connections is not supported yet, they stay");
+    }
+    if connector.connect_attempts_on_ncc.is_some() {
+        log::warn!("connect-attempts-on-ncc is not supported yet: connecting is tried for ever");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    /// The files of a `stacd` in a directory of its own.
+    fn paths(name: &str, stacd_conf: &str) -> Paths {
+        let directory = std::env::temp_dir().join(format!("stas-settings-{}-{name}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let paths =
+            Paths { finder: None, connector: Some(directory.join("stacd.conf")), sys: directory.join("sys.conf") };
+        fs::write(&paths.sys, "nqn = \"nqn.a\"\nid = \"f0e1d2c3-b4a5-4697-8879-6a5b4c3d2e1f\"\n").unwrap();
+        fs::write(paths.connector.as_ref().unwrap(), stacd_conf).unwrap();
+        paths
+    }
+
+    const INI: &str = "[Controllers]\ncontroller=transport=tcp;traddr=192.0.2.1;trsvcid=4420;nqn=nqn.x\nodd=1\n";
+
+    #[test]
+    fn a_reload_with_a_new_mistake_changes_nothing() {
+        let paths = paths("mistake", INI);
+        let conf = paths.connector.clone().unwrap();
+        let running = paths.load().unwrap();
+        assert!(paths.reload(&running).is_some(), "the mistake that was there before is no news");
+        for broken in [INI.replace("tcp", "tpc"), INI.replace("[Controllers]", "[Contrlolers]"), "kato = yes".into()] {
+            fs::write(&conf, &broken).unwrap();
+            assert!(paths.reload(&running).is_none(), "{broken}");
+        }
+        fs::write(&conf, format!("# moved\n{INI}")).unwrap();
+        assert!(paths.reload(&running).is_some());
+    }
+
+    #[test]
+    fn a_reload_without_the_file_changes_nothing() {
+        let paths = paths("gone", INI);
+        let running = paths.load().unwrap();
+        fs::remove_file(paths.connector.as_ref().unwrap()).unwrap();
+        assert!(paths.reload(&running).is_none());
+        assert!(paths.load().is_some(), "at start there need not be one");
+    }
+
+    #[test]
+    fn a_reload_does_not_change_who_we_are() {
+        let paths = paths("identity", INI);
+        let running = paths.load().unwrap();
+        let sys_conf = fs::read_to_string(&paths.sys).unwrap().replace("nqn.a", "nqn.b");
+        fs::write(&paths.sys, sys_conf).unwrap();
+        assert_eq!(paths.reload(&running).unwrap().host.nqn, "nqn.a");
+        assert_eq!(paths.load().unwrap().host.nqn, "nqn.b");
+    }
 }

@@ -97,6 +97,9 @@ pub struct ControllerIdentity {
     pub trsvcid: String,
     pub subsysnqn: String,
     pub hostnqn: String,
+    /// How the connection is pinned: two paths to one subsystem may differ in nothing else.
+    pub host_traddr: String,
+    pub host_iface: String,
 }
 
 impl From<&Device> for ControllerIdentity {
@@ -108,6 +111,8 @@ impl From<&Device> for ControllerIdentity {
             trsvcid: device.trsvcid.clone(),
             subsysnqn: device.subsysnqn.clone(),
             hostnqn: device.host_nqn.clone(),
+            host_traddr: device.host_traddr.clone(),
+            host_iface: device.host_iface.clone(),
         }
     }
 }
@@ -155,6 +160,8 @@ pub enum Failure {
     NoSuchOption(String),
     /// The connect succeeded, but the kernel's answer could not be understood.
     BadReply,
+    /// The helper could not make a process for the call.
+    NoChild(i32),
     /// The child ended without an answer.
     ChildDied,
 }
@@ -182,6 +189,10 @@ impl fmt::Display for Failure {
             Failure::BadField(why) => f.write_str(why),
             Failure::NoSuchOption(option) => write!(f, "this kernel's nvme-fabrics has no option {option}"),
             Failure::BadReply => f.write_str("the kernel's answer could not be understood"),
+            Failure::NoChild(errno) => {
+                let errno = Errno::from_raw(*errno);
+                write!(f, "the helper could not make a process for it: {} ({errno:?})", errno.desc())
+            }
             Failure::ChildDied => f.write_str("the process that made the kernel call died"),
         }
     }

@@ -90,7 +90,11 @@ impl Helper {
             match packet::send(self.socket.as_fd(), packet, None) {
                 Ok(()) => self.unsent.pop_front().map_or((), message::wipe),
                 Err(Errno::EAGAIN) => break,
-                Err(errno) => return Err(errno.into()),
+                Err(errno) => {
+                    // Whoever asked is told that it failed: it must not be carried out later.
+                    self.unsent.clear();
+                    return Err(errno.into());
+                }
             }
         }
         Ok(())

@@ -97,7 +97,7 @@ impl Process {
             Ok(ForkResult::Parent { child }) => {
                 self.children.insert(child, id);
             }
-            Err(errno) => self.fail(id, errno.into())?,
+            Err(errno) => self.fail(id, Failure::NoChild(errno as i32))?,
         }
         if let Request::Connect(mut request) = request {
             request.wipe();

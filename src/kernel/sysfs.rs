@@ -101,6 +101,8 @@ fn is(device: &Device, identity: &ControllerIdentity) -> bool {
         && device.trsvcid == identity.trsvcid
         && device.subsysnqn == identity.subsysnqn
         && device.host_nqn == identity.hostnqn
+        && device.host_traddr == canonical_address(device.transport, &identity.host_traddr)
+        && device.host_iface == identity.host_iface
 }
 
 fn read_device(root: &Path, name: &str, interfaces: &Interfaces) -> Option<Device> {
@@ -267,6 +269,8 @@ mod tests {
             trsvcid: "8009".into(),
             subsysnqn: "nqn.cdc".into(),
             hostnqn: "nqn.h".into(),
+            host_traddr: String::new(),
+            host_iface: "lo".into(),
         }
     }
 
