@@ -242,6 +242,7 @@ impl Machine {
             Event::FabricsReady(ready) => self.links.set_ready(ready),
             Event::DevicesRead(devices) => {
                 self.links.devices_read(now, devices);
+                self.unsaved = true;
                 if let Some(finder) = &mut self.finder {
                     finder.read_all_soon();
                 }
@@ -251,7 +252,10 @@ impl Machine {
                 self.links.device_up(now, device);
                 self.read_soon(&name);
             }
-            Event::DeviceRemoved(name) => self.links.device_down(now, &name),
+            Event::DeviceRemoved(name) => {
+                self.links.device_down(now, &name);
+                self.unsaved = true;
+            }
             Event::LogChanged(name) => self.read_soon(&name),
             Event::Probed { portal, outcome } => self.links.probed(now, &portal, outcome),
             Event::Connected { ticket, outcome } => self.links.connected(now, ticket, outcome),
@@ -307,7 +311,7 @@ impl Machine {
             .or_else(|| std::mem::take(&mut self.unsaved).then_some(Action::Save))
     }
 
-    /// Whether a stop may be completed: nothing is still to be disconnected. That may take as long as a connect that is in
+    /// Whether a stop may be completed: nothing is still to be disconnected, but what could not be. That may take as long as a connect that is in
     /// flight does, a minute and more.
     pub fn may_stop(&self) -> bool {
         !self.links.is_disconnecting()

@@ -115,14 +115,31 @@ pub(super) enum State {
     Disconnecting {
         device: String,
     },
+    /// Not wanted, but its disconnect failed: tried again by time.
+    AwaitingDisconnect {
+        device: String,
+    },
 }
 
 impl State {
+    /// The kernel controller that it is about, once there is one.
+    pub fn device(&self) -> Option<&str> {
+        match self {
+            State::Live { device, .. } | State::Disconnecting { device } | State::AwaitingDisconnect { device } => {
+                Some(device)
+            }
+            _ => None,
+        }
+    }
+
     /// Not connected, and nothing under way that would connect it.
     pub fn can_adopt(&self) -> bool {
         match self {
             State::AwaitingPortal | State::Queued { .. } | State::AwaitingTwin | State::BackingOff => true,
-            State::Connecting { .. } | State::Live { .. } | State::Disconnecting { .. } => false,
+            State::Connecting { .. }
+            | State::Live { .. }
+            | State::Disconnecting { .. }
+            | State::AwaitingDisconnect { .. } => false,
         }
     }
 }

@@ -192,6 +192,10 @@ impl Links {
     fn go_live(&mut self, now: Instant, id: &LinkId, device: &str) {
         self.ours_before.remove(id);
         self.enter(id, State::Live { device: device.to_owned(), since: now });
+        // Another link wanted it disconnected: that is over now.
+        if let Some(other) = self.stuck.get(device).cloned() {
+            self.forget(&other);
+        }
         if let Some(link) = self.links.get_mut(id) {
             link.complaint = None;
         }
@@ -218,8 +222,27 @@ impl Links {
         }
     }
 
+    /// The wait of a link is over.
+    pub(super) fn retry(&mut self, now: Instant, id: &LinkId) {
+        match self.links.get(id).map(|link| &link.state) {
+            Some(State::AwaitingDisconnect { device }) => {
+                let device = device.clone();
+                self.take_down(id, &device);
+            }
+            _ => self.seek(now, id),
+        }
+    }
+
     /// Disconnects a link's controller, unless another link is served by it.
-    pub(super) fn take_down(&mut self, id: &LinkId, name: &str) {
+    pub(super) fn let_go(&mut self, id: &LinkId, name: &str) {
+        self.take_down(id, name);
+        if let Some(Link { state: State::Disconnecting { .. }, failures, .. }) = self.links.get_mut(id) {
+            *failures = 0;
+            self.note(Note::Disconnecting { id: id.clone(), device: name.to_owned() });
+        }
+    }
+
+    fn take_down(&mut self, id: &LinkId, name: &str) {
         let is_shared = self.devices.served_by(name).any(|other| other != id);
         let (Some(device), false) = (self.devices.get(name).cloned(), is_shared) else {
             return self.forget(id);
@@ -231,8 +254,25 @@ impl Links {
         }
         self.disconnecting.insert(ticket, id.clone());
         self.devices.set_leaving(name, Some(ticket));
-        self.note(Note::Disconnecting { id: id.clone(), device: name.to_owned() });
         self.actions.push_back(Action::Disconnect { ticket, device: Box::new(device) });
+    }
+
+    /// The controller is still there, and is tried to be disconnected again unless somebody wants it by then.
+    pub(super) fn disconnect_failed(&mut self, now: Instant, id: &LinkId, name: &str, failure: Failure) {
+        let Some(link) = self.links.get_mut(id) else {
+            return;
+        };
+        link.failures = link.failures.saturating_add(1);
+        let retry_in = self.backoff.delay(link.failures);
+        if self.is_news(id, &failure.to_string()) {
+            self.note(Note::DisconnectFailed { id: id.clone(), device: name.to_owned(), failure, retry_in });
+        }
+        self.enter(id, State::AwaitingDisconnect { device: name.to_owned() });
+        self.retries.set(id.clone(), now + retry_in);
+    }
+
+    pub(super) fn is_stuck(&self, id: &LinkId) -> bool {
+        self.links.get(id).is_some_and(|link| matches!(link.state, State::AwaitingDisconnect { .. }))
     }
 
     pub(super) fn forget(&mut self, id: &LinkId) {
@@ -253,6 +293,10 @@ impl Links {
             State::AwaitingPortal => portal.into_iter().for_each(|portal| self.portals.stop_waiting(portal, id)),
             State::Queued { turn } => self.turns.leave(turn),
             State::BackingOff => self.retries.cancel(id),
+            State::AwaitingDisconnect { device } => {
+                self.retries.cancel(id);
+                self.stuck.remove(&device);
+            }
             State::Live { device, .. } => {
                 self.devices.stop_serving(&device, id);
                 self.changes.push_back(LinkChange::Down { id: id.clone(), device });
@@ -264,6 +308,9 @@ impl Links {
             State::Live { device, .. } => {
                 self.devices.serve(device, id);
                 self.changes.push_back(LinkChange::Up { id: id.clone(), device: device.clone() });
+            }
+            State::AwaitingDisconnect { device } => {
+                self.stuck.insert(device.clone(), id.clone());
             }
             _ => {}
         }
