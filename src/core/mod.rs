@@ -349,6 +349,7 @@ impl Machine {
             let is_announced = |source: &TransportId| finder.origin(source) == Some(Origin::Discovered);
             connector.hear_all_sources(now, finder.controllers().cloned().collect(), is_announced, &mut self.links);
         }
+        self.links.start_over(now);
         self.unsaved = true;
     }
 

@@ -26,10 +26,10 @@ mod view;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::config::settings::ConnectOptions;
-use crate::core::backoff::BackOff;
+use crate::core::backoff::{BackOff, Hold};
 use crate::core::deadlines::Deadlines;
 use crate::core::device::{ControllerKind, Device};
 use crate::core::devices::Devices;
@@ -166,6 +166,21 @@ impl Links {
         }
     }
 
+    /// The administrator asks: whatever waits for its time is tried at once, and waits start over with the shortest.
+    pub fn start_over(&mut self, now: Instant) {
+        self.actions.extend(self.portals.start_over().into_iter().map(Action::Probe));
+        let mut waiting = Vec::new();
+        for (id, link) in &mut self.links {
+            link.failures = link.failures.min(1);
+            if matches!(link.state, State::BackingOff | State::AwaitingDisconnect { .. }) {
+                waiting.push(id.clone());
+            }
+        }
+        for id in waiting {
+            self.retry(now, &id);
+        }
+    }
+
     /// Declares a link ours although another process connected it: an earlier run of this program.
     pub fn was_ours(&mut self, id: LinkId) {
         self.ours_before.insert(id);
@@ -241,7 +256,7 @@ impl Links {
                     self.enqueue(&id);
                 }
             }
-            Err(why) => self.portal_failed(now, portal, why, Duration::ZERO),
+            Err(why) => self.portal_failed(now, portal, why, Hold::default()),
         }
     }
 

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::link::{Link, State};
 use super::{Disposal, LinkChange, LinkId, Links};
+use crate::core::backoff::Hold;
 use crate::core::device::Device;
 use crate::core::note::Note;
 use crate::core::portal::{PortalId, blames_portal};
@@ -12,9 +13,6 @@ use crate::helper::message::Failure;
 
 /// The kernel makes connects wait for each other. One more than it works at keeps it busy while we learn of the outcome.
 const MAX_CONNECTING: usize = 2;
-
-/// A connect that fails later than this held up all others of the host.
-pub(super) const HELD_UP: Duration = Duration::from_secs(1);
 
 /// A connection that the kernel gives up sooner than this counts as a failure, so that we do not connect in circles.
 const FLAPPING: Duration = Duration::from_secs(5);
@@ -111,7 +109,8 @@ impl Links {
         };
         // Until the kernel was done with the one before, this one was held up itself.
         let began = self.last_connect_done.into_iter().fold(*since, Instant::max);
-        let held = now.saturating_duration_since(began);
+        let others_wait = !self.connecting.is_empty() || !self.turns.is_empty();
+        let hold = Hold { time: now.saturating_duration_since(began), others_wait };
         if failure.is_already_connected() {
             self.actions.push_back(Action::ReadDevices);
         }
@@ -119,30 +118,30 @@ impl Links {
             let name = device.name.clone();
             return self.adopt(now, id, &name);
         }
-        self.charge(now, id, &failure, held);
+        self.charge(now, id, &failure, hold);
     }
 
     /// Finds out whom to blame for a failed connect, the portal or this controller, and has them wait.
     ///
     /// A failure that held up every connect of the host is both's, so that the controllers behind a portal do not hold up
     /// the host one after the other; unless another was connected there since this one failed before.
-    fn charge(&mut self, now: Instant, id: &LinkId, failure: &Failure, held: Duration) {
+    fn charge(&mut self, now: Instant, id: &LinkId, failure: &Failure, hold: Hold) {
         let Some(link) = self.links.get_mut(id) else {
             return;
         };
         let failed_before = link.failures > 0;
         link.failures = link.failures.saturating_add(1);
-        let (failures, why, held_up) = (link.failures, failure.to_string(), held >= HELD_UP);
+        let (failures, why, held_up) = (link.failures, failure.to_string(), hold.is_long());
         let others_do = |portal: &PortalId| failed_before && self.portals.failures(portal) == 0;
         let is_portals = |portal: &PortalId| blames_portal(failure) || (held_up && !others_do(portal));
         let blamed = link.portal.clone().filter(is_portals);
         if let Some(portal) = &blamed {
-            self.portal_failed(now, portal, why.clone(), held);
+            self.portal_failed(now, portal, why.clone(), hold);
             if !held_up {
                 return self.enter(id, State::AwaitingPortal);
             }
         }
-        let retry_in = self.backoff.delay_after_connect(failures, held);
+        let retry_in = self.backoff.delay_after_connect(failures, hold);
         if blamed.is_none() && self.is_news(id, &why) {
             self.note(Note::ConnectFailed { id: id.clone(), why, retry_in });
         }
@@ -157,10 +156,10 @@ impl Links {
     }
 
     /// Links behind it that are queued already will see that at their turn.
-    pub(super) fn portal_failed(&mut self, now: Instant, portal: &PortalId, why: String, held: Duration) {
+    pub(super) fn portal_failed(&mut self, now: Instant, portal: &PortalId, why: String, hold: Hold) {
         let is_tentative = |id: &LinkId| self.links.get(id).is_some_and(|link| link.tentative);
         let tentative = self.portals.members(portal).all(is_tentative);
-        let Some(retry_in) = self.portals.failed(now, portal, &why, held, tentative) else {
+        let Some(retry_in) = self.portals.failed(now, portal, &why, hold, tentative) else {
             return;
         };
         let is_waiting =
