@@ -78,6 +78,13 @@ impl Devices {
         names.iter().filter_map(|name| self.adoptable(name)).find(|device| device.serves(wanted, kind))
     }
 
+    /// Whether the kernel is making a controller that may turn out to serve `wanted`. It has no NQN yet.
+    pub fn may_come_to_serve(&self, wanted: &TransportId) -> bool {
+        let place = (wanted.transport(), wanted.traddr().to_owned(), wanted.trsvcid().to_owned(), String::new());
+        let mut devices = self.by_place.get(&place).into_iter().flatten().filter_map(|name| self.get(name));
+        devices.any(|device| device.may_come_to_serve(wanted))
+    }
+
     /// The controller of this name, if it is one that a link can rely on.
     pub fn adoptable(&self, name: &str) -> Option<&Device> {
         let known = self.by_name.get(name)?;

@@ -229,8 +229,10 @@ impl Links {
 
     /// First all that is known of the kernel is brought up to date, then the links follow.
     fn update_devices(&mut self, now: Instant, gone: Vec<String>, came: Vec<Device>) {
-        let mut lost = Vec::new();
+        let (mut lost, mut made) = (Vec::new(), Vec::new());
         for name in gone {
+            // Without a name it was being made; whatever became of it, it is that no more.
+            made.extend(self.devices.get(&name).filter(|device| device.subsysnqn.is_empty()).cloned());
             if let Some(id) = self.stuck.get(&name).cloned() {
                 self.forget(&id);
             }
@@ -245,6 +247,11 @@ impl Links {
         }
         for name in names {
             self.offer(now, &name);
+        }
+        for device in made {
+            for id in self.awaiting(&device) {
+                self.seek(now, &id);
+            }
         }
     }
 

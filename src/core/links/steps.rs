@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::link::{Link, State};
 use super::{Disposal, LinkChange, LinkId, Links};
 use crate::core::backoff::Hold;
-use crate::core::device::Device;
+use crate::core::device::{ControllerKind, Device};
 use crate::core::note::Note;
 use crate::core::portal::{PortalId, blames_portal};
 use crate::core::{Action, Ticket};
@@ -23,6 +23,9 @@ impl Links {
         if let Some(device) = self.devices.serving(&id.tid, id.kind) {
             let name = device.name.clone();
             return self.adopt(now, id, &name);
+        }
+        if self.devices.may_come_to_serve(&id.tid) {
+            return self.enter(id, State::AwaitingTwin);
         }
         // What was ours is gone: should somebody else connect it, it is theirs.
         self.ours_before.remove(id);
@@ -72,6 +75,7 @@ impl Links {
     fn should_connect(&self, now: Instant, id: &LinkId) -> bool {
         let portal = self.links.get(id).and_then(|link| link.portal.as_ref());
         self.devices.serving(&id.tid, id.kind).is_none()
+            && !self.devices.may_come_to_serve(&id.tid)
             && portal.is_none_or(|portal| self.portals.is_open(now, portal))
     }
 
@@ -313,6 +317,17 @@ impl Links {
             }
             _ => {}
         }
+    }
+
+    /// The links that wait for what becomes of a controller that was being made, of either kind and of any subsystem.
+    pub(super) fn awaiting(&self, device: &Device) -> Vec<LinkId> {
+        let first_of = |kind| LinkId { kind, ..LinkId::of_device(device) };
+        let at_address = |first: LinkId| {
+            let from_here = self.links.range(first.clone()..);
+            from_here.take_while(move |(id, _)| id.is_same_address(&first))
+        };
+        let links = [ControllerKind::Io, ControllerKind::Discovery].into_iter().map(first_of).flat_map(at_address);
+        links.filter(|(_, link)| link.state == State::AwaitingTwin).map(|(id, _)| id.clone()).collect()
     }
 
     /// The links at the same place as `id` whose state is such.
