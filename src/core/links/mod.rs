@@ -191,7 +191,7 @@ impl Links {
         let is_leftover = |id: &&LinkId| id.kind == kind && !self.links.contains_key(*id);
         let leftovers: Vec<LinkId> = self.ours_before.iter().filter(is_leftover).cloned().collect();
         for id in leftovers {
-            if self.devices.serving(&id.tid, id.kind).is_some() {
+            if self.existing(&id).is_some() {
                 self.want(now, id.clone(), Rc::default());
                 self.unwant(&id, disposal);
             }

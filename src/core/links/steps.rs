@@ -20,7 +20,7 @@ const FLAPPING: Duration = Duration::from_secs(5);
 impl Links {
     /// Starts on the way to a connection: with what the kernel has, else at the portal.
     pub(super) fn seek(&mut self, now: Instant, id: &LinkId) {
-        if let Some(device) = self.devices.serving(&id.tid, id.kind) {
+        if let Some(device) = self.existing(id) {
             let name = device.name.clone();
             return self.adopt(now, id, &name);
         }
@@ -38,6 +38,14 @@ impl Links {
             }
             _ => self.enqueue(id),
         }
+    }
+
+    /// What the kernel has for a link. A discovery controller that we connected in an earlier run counts by whatever name it
+    /// reports: see [`LinkId::may_have_become`].
+    pub(super) fn existing(&self, id: &LinkId) -> Option<&Device> {
+        let was_ours = id.kind == ControllerKind::Discovery && self.ours_before.contains(id);
+        let made_for = || was_ours.then(|| self.devices.made_for(&id.tid)).flatten();
+        self.devices.serving(&id.tid, id.kind).or_else(made_for)
     }
 
     pub(super) fn enqueue(&mut self, id: &LinkId) {

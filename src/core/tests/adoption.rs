@@ -279,3 +279,20 @@ fn what_the_kernel_did_not_get_made_is_sought() {
     world.removed("nvme0");
     assert_eq!(world.probing(), [DC]);
 }
+
+#[test]
+fn a_discovery_controller_of_ours_that_reports_another_name_is_adopted_after_a_restart() {
+    let asked = link(ControllerKind::Discovery, DC, "8009", "nqn.asked", "");
+    for ours in [true, false] {
+        let mut world = World::new();
+        let misnamed = Device { subsysnqn: "nqn.reported".into(), ..serving(&asked, "nvme0") };
+        world.inherit(vec![Legacy { id: asked.clone(), ours, sources: vec![], unseen: None }], vec![misnamed]);
+        world.settings.discovery = vec![entry(DC, "nqn.asked")];
+        world.configure();
+        assert_eq!(world.device_of(&asked), ours.then_some("nvme0"));
+        assert_eq!(world.probing().is_empty(), ours);
+        world.settings.discovery.clear();
+        world.configure();
+        assert_eq!(world.disconnecting().len(), usize::from(ours));
+    }
+}
