@@ -338,11 +338,11 @@ impl Machine {
     ) {
         if let (Some(finder), Some(settings)) = (&mut self.finder, finder_settings) {
             self.persistent_connections = settings.persistent_connections;
-            let policy = Policy::new(settings.common, ControllerKind::Discovery, host_nqn);
+            let policy = Policy::new(settings.common, host_nqn);
             finder.configure(now, policy, settings.zeroconf_persistence, &mut self.links);
         }
         if let (Some(connector), Some(settings)) = (&mut self.connector, connector_settings) {
-            let policy = Policy::new(settings.common, ControllerKind::Io, host_nqn);
+            let policy = Policy::new(settings.common, host_nqn);
             connector.configure(now, policy, settings.disconnect_scope, &mut self.links);
         }
         if let (Some(finder), Some(connector)) = (&self.finder, &mut self.connector) {
