@@ -10,7 +10,31 @@ const LONGEST: Duration = Duration::from_secs(60);
 /// at least this many times as long before it is tried again…
 const PATIENCE: u32 = 10;
 /// …but not longer than this.
-const LONGEST_PENALTY: Duration = Duration::from_secs(600);
+const LONGEST_PENALTY: Duration = Duration::from_secs(120);
+/// A connect that fails later than this held up all others of the host.
+const HELD_UP: Duration = Duration::from_secs(1);
+
+/// What a failed connect cost the host.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Hold {
+    /// For how long the kernel worked at it.
+    pub time: Duration,
+    /// Others waited for it meanwhile.
+    pub others_wait: bool,
+}
+
+impl Hold {
+    /// Whether it took so long that it holds up others, if there are any.
+    pub fn is_long(&self) -> bool {
+        self.time >= HELD_UP
+    }
+
+    /// How long others are to have the kernel for themselves. Where nobody waits, nobody gains by a penalty: after an array
+    /// fails over, its storage is to be back soon.
+    fn penalty(&self) -> Duration {
+        if self.others_wait { self.time.saturating_mul(PATIENCE).min(LONGEST_PENALTY) } else { Duration::ZERO }
+    }
+}
 
 /// Waits that grow with the number of failures, a little different each time so that hosts do not retry in step.
 #[derive(Debug)]
@@ -41,9 +65,9 @@ impl BackOff {
         wait.saturating_sub(wait.mul_f64(self.next_fraction() / 4.0))
     }
 
-    /// The wait after a connect that failed after holding up the host's other connects for `held`.
-    pub fn delay_after_connect(&mut self, failures: u32, held: Duration) -> Duration {
-        self.delay(failures).max(held.saturating_mul(PATIENCE).min(LONGEST_PENALTY))
+    /// The wait after a connect that failed.
+    pub fn delay_after_connect(&mut self, failures: u32, hold: Hold) -> Duration {
+        self.delay(failures).max(hold.penalty())
     }
 
     /// In 0 to 1 (xorshift64, Marsaglia 2003).
@@ -72,9 +96,13 @@ mod tests {
     #[test]
     fn who_holds_up_others_waits_longer() {
         let mut backoff = BackOff::new(7);
-        let quick = backoff.delay_after_connect(1, Duration::from_millis(10));
-        assert!(quick <= Duration::from_secs(1));
-        assert_eq!(backoff.delay_after_connect(1, Duration::from_secs(3)), Duration::from_secs(30));
-        assert_eq!(backoff.delay_after_connect(1, Duration::from_secs(100)), LONGEST_PENALTY);
+        let mut delay = |millis, others_wait| {
+            let time = Duration::from_millis(millis);
+            backoff.delay_after_connect(1, Hold { time, others_wait })
+        };
+        assert!(delay(10, true) <= Duration::from_secs(1));
+        assert_eq!(delay(3000, true), Duration::from_secs(30));
+        assert_eq!(delay(100_000, true), LONGEST_PENALTY);
+        assert!(delay(100_000, false) <= Duration::from_secs(1), "nobody gains by it");
     }
 }

@@ -47,6 +47,16 @@ impl Device {
         !matches!(self.state.as_str(), "deleting" | "deleting (no IO)" | "dead")
     }
 
+    /// Whether the kernel is still making it: it is connecting for the first time, and has not been asked for its name.
+    pub fn is_nascent(&self) -> bool {
+        self.subsysnqn.is_empty() && matches!(self.state.as_str(), "new" | "connecting")
+    }
+
+    /// Whether this may turn out to be the controller that `wanted` asks for, once it is made.
+    pub fn may_come_to_serve(&self, wanted: &TransportId) -> bool {
+        self.is_nascent() && self.is_reached_as(wanted)
+    }
+
     /// Whether this can be the controller that `earlier` was, read at another time: names are recycled.
     pub fn is_same_controller(&self, earlier: &Device) -> bool {
         self.name == earlier.name
@@ -68,12 +78,14 @@ impl Device {
     pub fn serves(&self, wanted: &TransportId, kind: ControllerKind) -> bool {
         let same_subsystem = self.subsysnqn == wanted.subsysnqn()
             || (kind == ControllerKind::Discovery && wanted.subsysnqn() == DISCOVERY_NQN);
-        self.kind == kind
-            && self.transport == wanted.transport()
+        self.kind == kind && same_subsystem && self.is_reached_as(wanted)
+    }
+
+    fn is_reached_as(&self, wanted: &TransportId) -> bool {
+        self.transport == wanted.transport()
             && self.trsvcid == wanted.trsvcid()
             && self.traddr == wanted.traddr()
             && self.host_nqn == wanted.host_nqn()
-            && same_subsystem
             && self.is_pinned_as(wanted)
     }
 

@@ -78,6 +78,23 @@ impl Devices {
         names.iter().filter_map(|name| self.adoptable(name)).find(|device| device.serves(wanted, kind))
     }
 
+    /// The discovery controller that a connect of `wanted` made in an earlier run, even if it reports another NQN than it was
+    /// asked for by.
+    pub fn made_for(&self, wanted: &TransportId) -> Option<&Device> {
+        let kind = ControllerKind::Discovery;
+        let place = place_of(wanted.transport(), wanted.traddr(), wanted.trsvcid(), kind, "");
+        let devices = self.by_place.get(&place)?.iter().filter_map(|name| self.adoptable(name));
+        let named_as_asked = |device: &Device| Device { subsysnqn: wanted.subsysnqn().to_owned(), ..device.clone() };
+        devices.into_iter().find(|device| named_as_asked(device).serves(wanted, kind))
+    }
+
+    /// Whether the kernel is making a controller that may turn out to serve `wanted`. It has no NQN yet.
+    pub fn may_come_to_serve(&self, wanted: &TransportId) -> bool {
+        let place = (wanted.transport(), wanted.traddr().to_owned(), wanted.trsvcid().to_owned(), String::new());
+        let mut devices = self.by_place.get(&place).into_iter().flatten().filter_map(|name| self.get(name));
+        devices.any(|device| device.may_come_to_serve(wanted))
+    }
+
     /// The controller of this name, if it is one that a link can rely on.
     pub fn adoptable(&self, name: &str) -> Option<&Device> {
         let known = self.by_name.get(name)?;

@@ -4,8 +4,8 @@
 //! controller that listed it has taken that back, and there are just two ways to take it back:
 //!
 //! - a fresh and complete log page of that controller no longer lists the path ([`Testimony::Fresh`]);
-//! - the administrator's configuration dropped that controller ([`Ledger::hear_all_sources`]), and each controller that it
-//!   named instead has been heard: whoever corrects an address or a pinning does not mean to lose the storage behind it.
+//! - the administrator's configuration dropped that controller ([`Ledger::hear_all_sources`]), and each controller that the
+//!   same change named instead has been heard: whoever corrects an address or a pinning does not mean to lose the storage behind it.
 //!
 //! Nothing else counts: a controller that is unreachable, a page that could not be read, a daemon or a bus that is away
 //! say nothing against a path. A page that is no longer current ([`Testimony::Stale`]) may add paths, never withdraw them.
@@ -46,7 +46,7 @@ pub struct Ledger {
     by_source: BTreeMap<Rc<TransportId>, BTreeSet<Rc<TransportId>>>,
     /// The discovery controllers that there are; `None` as long as nobody said.
     known: Option<BTreeSet<Rc<TransportId>>>,
-    /// Of those, the ones that came with the last change and have not been heard yet.
+    /// Of those, the ones that came in a change which dropped others, and have not been heard yet.
     newcomers: BTreeSet<Rc<TransportId>>,
 }
 
@@ -86,8 +86,9 @@ impl Ledger {
         self.known = Some(sources);
     }
 
-    /// Notes that these are all the discovery controllers that there are: what others listed becomes void. Nobody waits for
-    /// one that is there because it `is_announced`: it replaces none, and may never be heard.
+    /// Notes that these are all the discovery controllers that there are: what others listed becomes void, once those have
+    /// been heard that came in their place. Only who comes in the same change as another leaves can be in its place; and
+    /// nobody waits for one that is there because it `is_announced`: it replaces none, and may never be heard.
     pub fn hear_all_sources(
         &mut self,
         sources: BTreeSet<Rc<TransportId>>,
@@ -98,8 +99,14 @@ impl Ledger {
                 || self.known.as_ref().is_some_and(|known| known.contains(source))
                 || is_announced(source)
         };
-        let mut newcomers: BTreeSet<_> = sources.iter().filter(|source| !is_known(source)).cloned().collect();
-        newcomers.extend(self.newcomers.intersection(&sources).cloned());
+        let was_there = |source: &Rc<TransportId>| self.known.as_ref().is_none_or(|known| known.contains(source));
+        // An unheard newcomer stands for what those listed in whose place it came.
+        let mut spoke = self.by_source.keys().chain(&self.newcomers);
+        let drops_somebody = spoke.any(|source| was_there(source) && !sources.contains(source));
+        let mut newcomers: BTreeSet<_> = self.newcomers.intersection(&sources).cloned().collect();
+        if drops_somebody {
+            newcomers.extend(sources.iter().filter(|source| !is_known(source)).cloned());
+        }
         self.newcomers = newcomers;
         self.known = Some(sources);
         let mut verdict = Verdict::default();
@@ -242,6 +249,24 @@ mod tests {
         assert_eq!(ledger.hear(&named("new"), silent()), Verdict::default());
         assert!(ledger.is_listed(&named("a")) && ledger.is_listed(&named("b")));
         assert_eq!(ledger.hear(&named("new"), fresh(&["a"])), withdrawn(&["b"]));
+    }
+
+    #[test]
+    fn who_was_there_from_the_start_or_came_alone_is_not_waited_for() {
+        let mut ledger = Ledger::default();
+        ledger.hear_all_sources([named("live"), named("dead")].into(), |_| false);
+        ledger.hear(&named("live"), fresh(&["a"]));
+        ledger.hear_all_sources([named("live"), named("dead"), named("later")].into(), |_| false);
+        assert_eq!(ledger.hear_all_sources([named("dead"), named("later")].into(), |_| false), withdrawn(&["a"]));
+    }
+
+    #[test]
+    fn a_newcomer_replaced_unheard_is_waited_for_in_its_successor() {
+        let mut ledger = Ledger::default();
+        ledger.remember(&named("old"), &named("a"));
+        assert_eq!(ledger.hear_all_sources([named("mistyped")].into(), |_| false), Verdict::default());
+        assert_eq!(ledger.hear_all_sources([named("new")].into(), |_| false), Verdict::default());
+        assert_eq!(ledger.hear(&named("new"), fresh(&[])), withdrawn(&["a"]));
     }
 
     #[test]

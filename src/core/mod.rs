@@ -245,6 +245,7 @@ impl Machine {
             Event::FabricsReady(ready) => self.links.set_ready(ready),
             Event::DevicesRead(devices) => {
                 self.links.devices_read(now, devices);
+                self.unsaved = true;
                 if let Some(finder) = &mut self.finder {
                     finder.read_all_soon();
                 }
@@ -254,7 +255,10 @@ impl Machine {
                 self.links.device_up(now, device);
                 self.read_soon(&name);
             }
-            Event::DeviceRemoved(name) => self.links.device_down(now, &name),
+            Event::DeviceRemoved(name) => {
+                self.links.device_down(now, &name);
+                self.unsaved = true;
+            }
             Event::LogChanged(name) => self.read_soon(&name),
             Event::Probed { portal, outcome } => self.links.probed(now, &portal, outcome),
             Event::Connected { ticket, outcome } => self.links.connected(now, ticket, outcome),
@@ -314,7 +318,7 @@ impl Machine {
             .or_else(|| std::mem::take(&mut self.unsaved).then_some(Action::Save))
     }
 
-    /// Whether a stop may be completed: nothing is still to be disconnected. That may take as long as a connect that is in
+    /// Whether a stop may be completed: nothing is still to be disconnected, but what could not be. That may take as long as a connect that is in
     /// flight does, a minute and more.
     pub fn may_stop(&self) -> bool {
         !self.links.is_disconnecting()
@@ -341,17 +345,18 @@ impl Machine {
     ) {
         if let (Some(finder), Some(settings)) = (&mut self.finder, finder_settings) {
             self.persistent_connections = settings.persistent_connections;
-            let policy = Policy::new(settings.common, ControllerKind::Discovery, host_nqn);
+            let policy = Policy::new(settings.common, host_nqn);
             finder.configure(now, policy, settings.zeroconf_persistence, &mut self.links);
         }
         if let (Some(connector), Some(settings)) = (&mut self.connector, connector_settings) {
-            let policy = Policy::new(settings.common, ControllerKind::Io, host_nqn);
+            let policy = Policy::new(settings.common, host_nqn);
             connector.configure(now, policy, settings.disconnect_scope, &mut self.links);
         }
         if let (Some(finder), Some(connector)) = (&self.finder, &mut self.connector) {
             let is_announced = |source: &TransportId| finder.origin(source) == Some(Origin::Discovered);
             connector.hear_all_sources(now, finder.controllers().cloned().collect(), is_announced, &mut self.links);
         }
+        self.links.start_over(now);
         self.unsaved = true;
     }
 

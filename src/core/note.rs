@@ -46,6 +46,7 @@ pub enum Note {
         id: LinkId,
         device: String,
         failure: Failure,
+        retry_in: Duration,
     },
     PageRead {
         id: LinkId,
@@ -127,8 +128,8 @@ impl fmt::Display for Note {
                 write!(f, "{id}: not connected: {why}; next try in {}", Rounded(*retry_in))
             }
             Note::Disconnecting { id, device } => write!(f, "{id}: no longer wanted, disconnecting {device}"),
-            Note::DisconnectFailed { id, device, failure } => {
-                write!(f, "{id}: {device} could not be disconnected and stays: {failure}")
+            Note::DisconnectFailed { id, device, failure, retry_in } => {
+                write!(f, "{id}: {device} could not be disconnected: {failure}; next try in {}", Rounded(*retry_in))
             }
             Note::PageRead { id, device, entries, genctr } => {
                 write!(f, "{id}: {device} lists {entries} entries (generation {genctr})")

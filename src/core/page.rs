@@ -126,18 +126,27 @@ pub fn is_nqn(text: &str) -> bool {
 pub fn paths(page: &Page, from: &TransportId) -> (BTreeSet<Rc<TransportId>>, BTreeSet<String>) {
     let mut paths = BTreeSet::new();
     let mut complaints = BTreeSet::new();
-    for (number, entry) in page.entries().iter().enumerate() {
+    for entry in page.entries() {
         match Listed::from_wire(entry).and_then(|listed| listed.path(from)) {
             Ok(Some(path)) => {
                 paths.insert(Rc::new(path));
             }
             Ok(None) => {}
             Err(why) => {
-                complaints.insert(format!("entry {number}: {why}"));
+                complaints.insert(complaint(entry, &why));
             }
         }
     }
     (paths, complaints)
+}
+
+/// Names the entry by what it says, not by its number: one more entry in the page must not make news of all others.
+fn complaint(entry: &Entry, why: &str) -> String {
+    match (entry.subnqn().filter(|nqn| is_nqn(nqn)), entry.traddr()) {
+        (Some(nqn), _) => format!("{nqn}: {why}"),
+        (None, Some(traddr)) => format!("at {traddr:?}: {why}"),
+        (None, None) => why.to_owned(),
+    }
 }
 
 /// Bytes of a page with these many entries.

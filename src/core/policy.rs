@@ -6,15 +6,13 @@ use std::rc::Rc;
 
 use crate::config::settings::{Common, ConnectOptions, ControllerEntry, Exclusion, IpFamily};
 use crate::core::announcement::Announcement;
-use crate::core::device::ControllerKind;
 use crate::core::note::Note;
-use crate::core::tid::{DISCOVERY_NQN, Spelling, TransportId, canonical_address, canonical_service, is_usable_address};
+use crate::core::tid::{Spelling, TransportId, canonical_address, canonical_service, is_usable_address};
 
 /// What both daemons' settings say about any controller.
 #[derive(Debug, Default)]
 pub struct Policy {
     common: Common,
-    kind: Option<ControllerKind>,
     host_nqn: String,
 }
 
@@ -22,8 +20,8 @@ pub struct Policy {
 pub type Configured = BTreeMap<Rc<TransportId>, Rc<ConnectOptions>>;
 
 impl Policy {
-    pub fn new(common: Common, kind: ControllerKind, host_nqn: &str) -> Policy {
-        Policy { common, kind: Some(kind), host_nqn: host_nqn.to_owned() }
+    pub fn new(common: Common, host_nqn: &str) -> Policy {
+        Policy { common, host_nqn: host_nqn.to_owned() }
     }
 
     /// The controllers that the configuration names, and what is to be said of those that cannot be used.
@@ -49,6 +47,9 @@ impl Policy {
 
     /// Whether a controller may be connected; `Err` says why not.
     pub fn admits(&self, tid: &TransportId) -> Result<(), String> {
+        if tid.transport().is_ip() && tid.ip().is_none() {
+            return Err("host names are not resolved yet, give an address".to_owned());
+        }
         if !is_usable_address(tid.transport(), tid.traddr()) {
             return Err(format!("{:?} is not an address of transport {}", tid.traddr(), tid.transport()));
         }
@@ -77,19 +78,12 @@ impl Policy {
     }
 
     fn transport_id(&self, entry: &ControllerEntry) -> TransportId {
-        let or = |given: &'static str, value: &str| if value.is_empty() { given.to_owned() } else { value.to_owned() };
-        let discovery = self.kind == Some(ControllerKind::Discovery);
-        let trsvcid = match discovery {
-            true => or(entry.transport.default_discovery_trsvcid(), &entry.trsvcid),
-            false => or(entry.transport.default_io_trsvcid(), &entry.trsvcid),
-        };
-        let subsysnqn = or(if discovery { DISCOVERY_NQN } else { "" }, &entry.subsysnqn);
         TransportId::new(
             entry.transport,
             Spelling {
                 traddr: &entry.traddr,
-                trsvcid: &trsvcid,
-                subsysnqn: &subsysnqn,
+                trsvcid: &entry.trsvcid,
+                subsysnqn: &entry.subsysnqn,
                 host_traddr: &entry.host_traddr,
                 host_iface: if self.common.ignore_iface { "" } else { &entry.host_iface },
                 host_nqn: if entry.host_nqn.is_empty() { &self.host_nqn } else { &entry.host_nqn },

@@ -56,11 +56,6 @@ impl Transport {
             Transport::Fc | Transport::Loop => "",
         }
     }
-
-    /// The port of an I/O controller where none is given (IANA: `nvme`).
-    pub fn default_io_trsvcid(self) -> &'static str {
-        if self.is_ip() { "4420" } else { "" }
-    }
 }
 
 impl fmt::Display for Transport {

@@ -20,11 +20,16 @@ impl LinkId {
     /// Whether two links could end up at the same kernel controller, differing only in their pinning or in the name by
     /// which they ask for a discovery controller.
     pub fn is_same_place(&self, other: &LinkId) -> bool {
+        self.is_same_address(other)
+            && (self.kind == ControllerKind::Discovery || self.tid.subsysnqn() == other.tid.subsysnqn())
+    }
+
+    /// Whether two links of the same kind ask at the same address, for whatever subsystem.
+    pub fn is_same_address(&self, other: &LinkId) -> bool {
         let address = |id: &LinkId| (id.kind, id.tid.transport());
         address(self) == address(other)
             && self.tid.traddr() == other.tid.traddr()
             && self.tid.trsvcid() == other.tid.trsvcid()
-            && (self.kind == ControllerKind::Discovery || self.tid.subsysnqn() == other.tid.subsysnqn())
     }
 
     /// Whether this can be the controller that came of connecting the link. A discovery controller counts by whatever name
@@ -101,7 +106,8 @@ pub(super) enum State {
     Queued {
         turn: Turn,
     },
-    /// Another link at the same place is being connected: that connection may serve this one too.
+    /// Another link at the same place is being connected, or the kernel is making a controller for somebody else there:
+    /// that connection may serve this one too.
     AwaitingTwin,
     Connecting {
         since: Instant,
@@ -115,14 +121,31 @@ pub(super) enum State {
     Disconnecting {
         device: String,
     },
+    /// Not wanted, but its disconnect failed: tried again by time.
+    AwaitingDisconnect {
+        device: String,
+    },
 }
 
 impl State {
+    /// The kernel controller that it is about, once there is one.
+    pub fn device(&self) -> Option<&str> {
+        match self {
+            State::Live { device, .. } | State::Disconnecting { device } | State::AwaitingDisconnect { device } => {
+                Some(device)
+            }
+            _ => None,
+        }
+    }
+
     /// Not connected, and nothing under way that would connect it.
     pub fn can_adopt(&self) -> bool {
         match self {
             State::AwaitingPortal | State::Queued { .. } | State::AwaitingTwin | State::BackingOff => true,
-            State::Connecting { .. } | State::Live { .. } | State::Disconnecting { .. } => false,
+            State::Connecting { .. }
+            | State::Live { .. }
+            | State::Disconnecting { .. }
+            | State::AwaitingDisconnect { .. } => false,
         }
     }
 }

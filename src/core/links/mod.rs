@@ -14,7 +14,9 @@
 //! ```
 //!
 //! A controller of the kernel that serves a link is adopted from every state but Connecting and Disconnecting: those wait
-//! for the kernel's word. A link that is not wanted any more is forgotten from every other state.
+//! for the kernel's word. A link that is not wanted any more is forgotten from every other state. A disconnect that fails
+//! is tried again (AwaitingDisconnect, then Disconnecting once more) until it works, the controller goes, or somebody wants
+//! it after all.
 
 mod link;
 mod portals;
@@ -24,10 +26,10 @@ mod view;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::config::settings::ConnectOptions;
-use crate::core::backoff::BackOff;
+use crate::core::backoff::{BackOff, Hold};
 use crate::core::deadlines::Deadlines;
 use crate::core::device::{ControllerKind, Device};
 use crate::core::devices::Devices;
@@ -35,7 +37,6 @@ pub use crate::core::links::link::{Disposal, LinkChange, LinkId, needs_discovery
 use crate::core::links::link::{Link, State};
 use crate::core::links::portals::Portals;
 use crate::core::links::turns::Turns;
-use crate::core::note::Note;
 use crate::core::portal::PortalId;
 use crate::core::{Action, Ticket};
 use crate::helper::message::Failure;
@@ -52,6 +53,8 @@ pub struct Links {
     /// When the kernel was last done with a connect: it works at one at a time.
     last_connect_done: Option<Instant>,
     disconnecting: BTreeMap<Ticket, LinkId>,
+    /// By device name: the links in AwaitingDisconnect.
+    stuck: BTreeMap<String, LinkId>,
     last_ticket: Ticket,
     /// Links that were ours before this process started.
     ours_before: BTreeSet<LinkId>,
@@ -75,6 +78,7 @@ impl Links {
             connecting: BTreeMap::new(),
             last_connect_done: None,
             disconnecting: BTreeMap::new(),
+            stuck: BTreeMap::new(),
             last_ticket: 0,
             ours_before: BTreeSet::new(),
             ready: false,
@@ -87,10 +91,14 @@ impl Links {
     /// Wants a controller connected, with these options from the next connect on.
     pub fn want(&mut self, now: Instant, id: LinkId, options: Rc<ConnectOptions>) {
         match self.links.get_mut(&id) {
-            Some(link) if link.options == options => link.wanted = Ok(()),
             Some(link) => {
                 link.wanted = Ok(());
-                self.change_options(now, &id, options);
+                if link.options != options {
+                    self.change_options(now, &id, options);
+                }
+                if self.is_stuck(&id) {
+                    self.seek(now, &id);
+                }
             }
             None => {
                 let portal = PortalId::of(&id.tid, options.tls == Some(true));
@@ -133,9 +141,10 @@ impl Links {
         };
         match &link.state {
             State::Connecting { .. } | State::Disconnecting { .. } => link.wanted = Err(disposal),
+            State::AwaitingDisconnect { .. } if disposal == Disposal::Disconnect => {}
             State::Live { device, .. } if disposal == Disposal::Disconnect && self.devices.is_owned(device) => {
                 let device = device.clone();
-                self.take_down(id, &device);
+                self.let_go(id, &device);
             }
             _ => self.forget(id),
         }
@@ -157,6 +166,21 @@ impl Links {
         }
     }
 
+    /// The administrator asks: whatever waits for its time is tried at once, and waits start over with the shortest.
+    pub fn start_over(&mut self, now: Instant) {
+        self.actions.extend(self.portals.start_over().into_iter().map(Action::Probe));
+        let mut waiting = Vec::new();
+        for (id, link) in &mut self.links {
+            link.failures = link.failures.min(1);
+            if matches!(link.state, State::BackingOff | State::AwaitingDisconnect { .. }) {
+                waiting.push(id.clone());
+            }
+        }
+        for id in waiting {
+            self.retry(now, &id);
+        }
+    }
+
     /// Declares a link ours although another process connected it: an earlier run of this program.
     pub fn was_ours(&mut self, id: LinkId) {
         self.ours_before.insert(id);
@@ -167,7 +191,7 @@ impl Links {
         let is_leftover = |id: &&LinkId| id.kind == kind && !self.links.contains_key(*id);
         let leftovers: Vec<LinkId> = self.ours_before.iter().filter(is_leftover).cloned().collect();
         for id in leftovers {
-            if self.devices.serving(&id.tid, id.kind).is_some() {
+            if self.existing(&id).is_some() {
                 self.want(now, id.clone(), Rc::default());
                 self.unwant(&id, disposal);
             }
@@ -205,8 +229,13 @@ impl Links {
 
     /// First all that is known of the kernel is brought up to date, then the links follow.
     fn update_devices(&mut self, now: Instant, gone: Vec<String>, came: Vec<Device>) {
-        let mut lost = Vec::new();
+        let (mut lost, mut made) = (Vec::new(), Vec::new());
         for name in gone {
+            // Without a name it was being made; whatever became of it, it is that no more.
+            made.extend(self.devices.get(&name).filter(|device| device.subsysnqn.is_empty()).cloned());
+            if let Some(id) = self.stuck.get(&name).cloned() {
+                self.forget(&id);
+            }
             lost.extend(self.devices.remove(&name).into_iter().map(|id| (id, name.clone())));
         }
         let names: Vec<String> = came.iter().map(|device| device.name.clone()).collect();
@@ -219,6 +248,11 @@ impl Links {
         for name in names {
             self.offer(now, &name);
         }
+        for device in made {
+            for id in self.awaiting(&device) {
+                self.seek(now, &id);
+            }
+        }
     }
 
     /// The answer to [`Action::Probe`]; `Err` says in words what is wrong there.
@@ -229,7 +263,7 @@ impl Links {
                     self.enqueue(&id);
                 }
             }
-            Err(why) => self.portal_failed(now, portal, why, Duration::ZERO),
+            Err(why) => self.portal_failed(now, portal, why, Hold::default()),
         }
     }
 
@@ -267,7 +301,9 @@ impl Links {
         match outcome {
             Err(failure) if still_there && !matches!(failure, Failure::Gone | Failure::NotThatController) => {
                 self.devices.set_leaving(&device, None);
-                self.note(Note::DisconnectFailed { id: id.clone(), device: device.clone(), failure });
+                if !wanted {
+                    self.disconnect_failed(now, &id, &device, failure);
+                }
             }
             _ if still_there => {
                 self.devices.remove(&device);
@@ -276,6 +312,7 @@ impl Links {
         }
         match wanted {
             true => self.seek(now, &id),
+            false if self.is_stuck(&id) => {}
             false => self.forget(&id),
         }
         self.offer(now, &device);
@@ -288,7 +325,7 @@ impl Links {
 
     pub fn handle_deadline(&mut self, now: Instant) {
         while let Some(id) = self.retries.pop(now) {
-            self.seek(now, &id);
+            self.retry(now, &id);
         }
         while let Some(portal) = self.portals.pop_due(now) {
             self.actions.push_back(Action::Probe(portal));

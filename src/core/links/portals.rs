@@ -10,10 +10,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use crate::core::backoff::BackOff;
+use crate::core::backoff::{BackOff, Hold};
 use crate::core::deadlines::Deadlines;
 use crate::core::links::LinkId;
-use crate::core::links::steps::HELD_UP;
 use crate::core::portal::PortalId;
 
 /// How long an answer is believed. Long enough that a burst of connects needs one probe, short enough that a portal which
@@ -151,22 +150,39 @@ impl Portals {
         }
     }
 
-    /// A probe failed, or a connect did after it held up the host's other connects for `held`. Asked again later: in how
-    /// long, if the administrator has not been told of this failure yet.
+    /// The administrator asks: whatever failed may be asked at once, and waits start over with the shortest. The portals
+    /// that somebody waits for, to be probed. One without links still is forgotten when its time has come.
+    pub fn start_over(&mut self) -> Vec<PortalId> {
+        let mut asked = Vec::new();
+        for (portal_id, portal) in &mut self.portals {
+            if portal.answer == Answer::No && !portal.members.is_empty() {
+                portal.failures = portal.failures.min(1);
+                portal.answer = Answer::Unknown;
+                self.retries.cancel(portal_id);
+                if !portal.waiting.is_empty() {
+                    portal.answer = Answer::Asked;
+                    asked.push(portal_id.clone());
+                }
+            }
+        }
+        asked
+    }
+
+    /// A probe failed, or a connect did that cost the host this `hold`. Asked again later: in how long, if the administrator has not been told of this failure yet.
     /// `tentative`: only an announcement says that there is something.
     pub fn failed(
         &mut self,
         now: Instant,
         portal_id: &PortalId,
         why: &str,
-        held: Duration,
+        hold: Hold,
         tentative: bool,
     ) -> Option<Duration> {
         let portal = self.portals.get_mut(portal_id)?;
         portal.answer = Answer::No;
         portal.failures = portal.failures.saturating_add(1);
-        portal.held_up = held >= HELD_UP;
-        let mut retry_in = self.backoff.delay_after_connect(portal.failures, held);
+        portal.held_up = hold.is_long();
+        let mut retry_in = self.backoff.delay_after_connect(portal.failures, hold);
         if tentative {
             retry_in = retry_in.max(self.backoff.delay_where_announced(portal.failures));
         }

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::link::{Link, State};
 use super::{Disposal, LinkChange, LinkId, Links};
-use crate::core::device::Device;
+use crate::core::backoff::Hold;
+use crate::core::device::{ControllerKind, Device};
 use crate::core::note::Note;
 use crate::core::portal::{PortalId, blames_portal};
 use crate::core::{Action, Ticket};
@@ -13,18 +14,18 @@ use crate::helper::message::Failure;
 /// The kernel makes connects wait for each other. One more than it works at keeps it busy while we learn of the outcome.
 const MAX_CONNECTING: usize = 2;
 
-/// A connect that fails later than this held up all others of the host.
-pub(super) const HELD_UP: Duration = Duration::from_secs(1);
-
 /// A connection that the kernel gives up sooner than this counts as a failure, so that we do not connect in circles.
 const FLAPPING: Duration = Duration::from_secs(5);
 
 impl Links {
     /// Starts on the way to a connection: with what the kernel has, else at the portal.
     pub(super) fn seek(&mut self, now: Instant, id: &LinkId) {
-        if let Some(device) = self.devices.serving(&id.tid, id.kind) {
+        if let Some(device) = self.existing(id) {
             let name = device.name.clone();
             return self.adopt(now, id, &name);
+        }
+        if self.devices.may_come_to_serve(&id.tid) {
+            return self.enter(id, State::AwaitingTwin);
         }
         // What was ours is gone: should somebody else connect it, it is theirs.
         self.ours_before.remove(id);
@@ -37,6 +38,14 @@ impl Links {
             }
             _ => self.enqueue(id),
         }
+    }
+
+    /// What the kernel has for a link. A discovery controller that we connected in an earlier run counts by whatever name it
+    /// reports: see [`LinkId::may_have_become`].
+    pub(super) fn existing(&self, id: &LinkId) -> Option<&Device> {
+        let was_ours = id.kind == ControllerKind::Discovery && self.ours_before.contains(id);
+        let made_for = || was_ours.then(|| self.devices.made_for(&id.tid)).flatten();
+        self.devices.serving(&id.tid, id.kind).or_else(made_for)
     }
 
     pub(super) fn enqueue(&mut self, id: &LinkId) {
@@ -74,6 +83,7 @@ impl Links {
     fn should_connect(&self, now: Instant, id: &LinkId) -> bool {
         let portal = self.links.get(id).and_then(|link| link.portal.as_ref());
         self.devices.serving(&id.tid, id.kind).is_none()
+            && !self.devices.may_come_to_serve(&id.tid)
             && portal.is_none_or(|portal| self.portals.is_open(now, portal))
     }
 
@@ -111,7 +121,8 @@ impl Links {
         };
         // Until the kernel was done with the one before, this one was held up itself.
         let began = self.last_connect_done.into_iter().fold(*since, Instant::max);
-        let held = now.saturating_duration_since(began);
+        let others_wait = !self.connecting.is_empty() || !self.turns.is_empty();
+        let hold = Hold { time: now.saturating_duration_since(began), others_wait };
         if failure.is_already_connected() {
             self.actions.push_back(Action::ReadDevices);
         }
@@ -119,30 +130,30 @@ impl Links {
             let name = device.name.clone();
             return self.adopt(now, id, &name);
         }
-        self.charge(now, id, &failure, held);
+        self.charge(now, id, &failure, hold);
     }
 
     /// Finds out whom to blame for a failed connect, the portal or this controller, and has them wait.
     ///
     /// A failure that held up every connect of the host is both's, so that the controllers behind a portal do not hold up
     /// the host one after the other; unless another was connected there since this one failed before.
-    fn charge(&mut self, now: Instant, id: &LinkId, failure: &Failure, held: Duration) {
+    fn charge(&mut self, now: Instant, id: &LinkId, failure: &Failure, hold: Hold) {
         let Some(link) = self.links.get_mut(id) else {
             return;
         };
         let failed_before = link.failures > 0;
         link.failures = link.failures.saturating_add(1);
-        let (failures, why, held_up) = (link.failures, failure.to_string(), held >= HELD_UP);
+        let (failures, why, held_up) = (link.failures, failure.to_string(), hold.is_long());
         let others_do = |portal: &PortalId| failed_before && self.portals.failures(portal) == 0;
         let is_portals = |portal: &PortalId| blames_portal(failure) || (held_up && !others_do(portal));
         let blamed = link.portal.clone().filter(is_portals);
         if let Some(portal) = &blamed {
-            self.portal_failed(now, portal, why.clone(), held);
+            self.portal_failed(now, portal, why.clone(), hold);
             if !held_up {
                 return self.enter(id, State::AwaitingPortal);
             }
         }
-        let retry_in = self.backoff.delay_after_connect(failures, held);
+        let retry_in = self.backoff.delay_after_connect(failures, hold);
         if blamed.is_none() && self.is_news(id, &why) {
             self.note(Note::ConnectFailed { id: id.clone(), why, retry_in });
         }
@@ -157,10 +168,10 @@ impl Links {
     }
 
     /// Links behind it that are queued already will see that at their turn.
-    pub(super) fn portal_failed(&mut self, now: Instant, portal: &PortalId, why: String, held: Duration) {
+    pub(super) fn portal_failed(&mut self, now: Instant, portal: &PortalId, why: String, hold: Hold) {
         let is_tentative = |id: &LinkId| self.links.get(id).is_some_and(|link| link.tentative);
         let tentative = self.portals.members(portal).all(is_tentative);
-        let Some(retry_in) = self.portals.failed(now, portal, &why, held, tentative) else {
+        let Some(retry_in) = self.portals.failed(now, portal, &why, hold, tentative) else {
             return;
         };
         let is_waiting =
@@ -192,6 +203,10 @@ impl Links {
     fn go_live(&mut self, now: Instant, id: &LinkId, device: &str) {
         self.ours_before.remove(id);
         self.enter(id, State::Live { device: device.to_owned(), since: now });
+        // Another link wanted it disconnected: that is over now.
+        if let Some(other) = self.stuck.get(device).cloned() {
+            self.forget(&other);
+        }
         if let Some(link) = self.links.get_mut(id) {
             link.complaint = None;
         }
@@ -218,8 +233,27 @@ impl Links {
         }
     }
 
+    /// The wait of a link is over.
+    pub(super) fn retry(&mut self, now: Instant, id: &LinkId) {
+        match self.links.get(id).map(|link| &link.state) {
+            Some(State::AwaitingDisconnect { device }) => {
+                let device = device.clone();
+                self.take_down(id, &device);
+            }
+            _ => self.seek(now, id),
+        }
+    }
+
     /// Disconnects a link's controller, unless another link is served by it.
-    pub(super) fn take_down(&mut self, id: &LinkId, name: &str) {
+    pub(super) fn let_go(&mut self, id: &LinkId, name: &str) {
+        self.take_down(id, name);
+        if let Some(Link { state: State::Disconnecting { .. }, failures, .. }) = self.links.get_mut(id) {
+            *failures = 0;
+            self.note(Note::Disconnecting { id: id.clone(), device: name.to_owned() });
+        }
+    }
+
+    fn take_down(&mut self, id: &LinkId, name: &str) {
         let is_shared = self.devices.served_by(name).any(|other| other != id);
         let (Some(device), false) = (self.devices.get(name).cloned(), is_shared) else {
             return self.forget(id);
@@ -231,8 +265,25 @@ impl Links {
         }
         self.disconnecting.insert(ticket, id.clone());
         self.devices.set_leaving(name, Some(ticket));
-        self.note(Note::Disconnecting { id: id.clone(), device: name.to_owned() });
         self.actions.push_back(Action::Disconnect { ticket, device: Box::new(device) });
+    }
+
+    /// The controller is still there, and is tried to be disconnected again unless somebody wants it by then.
+    pub(super) fn disconnect_failed(&mut self, now: Instant, id: &LinkId, name: &str, failure: Failure) {
+        let Some(link) = self.links.get_mut(id) else {
+            return;
+        };
+        link.failures = link.failures.saturating_add(1);
+        let retry_in = self.backoff.delay(link.failures);
+        if self.is_news(id, &failure.to_string()) {
+            self.note(Note::DisconnectFailed { id: id.clone(), device: name.to_owned(), failure, retry_in });
+        }
+        self.enter(id, State::AwaitingDisconnect { device: name.to_owned() });
+        self.retries.set(id.clone(), now + retry_in);
+    }
+
+    pub(super) fn is_stuck(&self, id: &LinkId) -> bool {
+        self.links.get(id).is_some_and(|link| matches!(link.state, State::AwaitingDisconnect { .. }))
     }
 
     pub(super) fn forget(&mut self, id: &LinkId) {
@@ -253,6 +304,10 @@ impl Links {
             State::AwaitingPortal => portal.into_iter().for_each(|portal| self.portals.stop_waiting(portal, id)),
             State::Queued { turn } => self.turns.leave(turn),
             State::BackingOff => self.retries.cancel(id),
+            State::AwaitingDisconnect { device } => {
+                self.retries.cancel(id);
+                self.stuck.remove(&device);
+            }
             State::Live { device, .. } => {
                 self.devices.stop_serving(&device, id);
                 self.changes.push_back(LinkChange::Down { id: id.clone(), device });
@@ -265,8 +320,22 @@ impl Links {
                 self.devices.serve(device, id);
                 self.changes.push_back(LinkChange::Up { id: id.clone(), device: device.clone() });
             }
+            State::AwaitingDisconnect { device } => {
+                self.stuck.insert(device.clone(), id.clone());
+            }
             _ => {}
         }
+    }
+
+    /// The links that wait for what becomes of a controller that was being made, of either kind and of any subsystem.
+    pub(super) fn awaiting(&self, device: &Device) -> Vec<LinkId> {
+        let first_of = |kind| LinkId { kind, ..LinkId::of_device(device) };
+        let at_address = |first: LinkId| {
+            let from_here = self.links.range(first.clone()..);
+            from_here.take_while(move |(id, _)| id.is_same_address(&first))
+        };
+        let links = [ControllerKind::Io, ControllerKind::Discovery].into_iter().map(first_of).flat_map(at_address);
+        links.filter(|(_, link)| link.state == State::AwaitingTwin).map(|(id, _)| id.clone()).collect()
     }
 
     /// The links at the same place as `id` whose state is such.

@@ -44,7 +44,6 @@ impl Turns {
         self.queue.first_key_value().map(|(turn, id)| (*turn, id))
     }
 
-    #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }

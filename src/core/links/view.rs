@@ -31,10 +31,7 @@ impl Links {
 
     /// The kernel controller that serves a link, or did until we began to disconnect it.
     pub fn device_of(&self, id: &LinkId) -> Option<&Device> {
-        match &self.links.get(id)?.state {
-            State::Live { device, .. } | State::Disconnecting { device } => self.devices.get(device),
-            _ => None,
-        }
+        self.devices.get(self.links.get(id)?.state.device()?)
     }
 
     /// Failures in a row, and when the next attempt is due if that is by time.
@@ -46,7 +43,7 @@ impl Links {
         let failures = link.failures.max(portal_failures);
         match link.state {
             State::Live { .. } => (0, None),
-            State::BackingOff => (failures, self.retries.get(id)),
+            State::BackingOff | State::AwaitingDisconnect { .. } => (failures, self.retries.get(id)),
             State::AwaitingPortal => (failures, link.portal.as_ref().and_then(|portal| self.portals.retry_at(portal))),
             _ => (failures, None),
         }
@@ -56,14 +53,14 @@ impl Links {
     /// remembered from an earlier run.
     pub fn ours(&self) -> impl Iterator<Item = &LinkId> {
         let ours = self.links.iter().filter(|(_, link)| match &link.state {
-            State::Live { device, .. } | State::Disconnecting { device } => self.devices.is_owned(device),
             State::Connecting { .. } => true,
-            _ => false,
+            state => state.device().is_some_and(|device| self.devices.is_owned(device)),
         });
         ours.map(|(id, _)| id).chain(&self.ours_before)
     }
 
-    /// Whether something is to be disconnected that still is not: at once, or as soon as its connect is done.
+    /// Whether something is to be disconnected that still is not: at once, or as soon as its connect is done. What could
+    /// not be disconnected and waits for the next try does not count.
     pub fn is_disconnecting(&self) -> bool {
         let mut unwanted = self.connecting.values().filter(|id| !self.is_wanted(id));
         !self.disconnecting.is_empty() || unwanted.next().is_some()
@@ -78,6 +75,7 @@ impl Links {
             && self.retries.next().is_none()
             && self.connecting.is_empty()
             && self.disconnecting.is_empty()
+            && self.stuck.is_empty()
             && self.ours_before.is_empty()
             && self.changes.is_empty()
             && self.actions.is_empty()

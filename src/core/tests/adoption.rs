@@ -247,3 +247,52 @@ fn a_connection_that_is_gone_as_well_is_not_adopted_on_the_way() {
     world.removed("nvme1");
     assert_eq!(world.device_of(&io(PATH)), Some("nvme2"));
 }
+
+/// What an earlier run left: the discovery controller is ours, and the kernel is still making it as nvme0.
+fn world_with_nascent() -> World {
+    let mut world = World::new();
+    let nascent = Device { kind: ControllerKind::Io, state: "connecting".into(), ..serving(&dc(DC), "nvme0") };
+    let nascent = Device { subsysnqn: String::new(), ..nascent };
+    world.inherit(vec![Legacy { id: dc(DC), ours: true, sources: vec![], unseen: None }], vec![nascent]);
+    world.settings.discovery = vec![entry(DC, "")];
+    world.settings.io = vec![ControllerEntry { trsvcid: "8009".into(), ..entry(DC, "nqn.a") }];
+    world.configure();
+    world.pass_secs(600);
+    world.assert_nothing_to_do();
+    world
+}
+
+#[test]
+fn what_the_kernel_is_still_making_is_waited_for() {
+    let mut world = world_with_nascent();
+    world.up(&serving(&dc(DC), "nvme0"));
+    assert_eq!(world.device_of(&dc(DC)), Some("nvme0"));
+    assert_eq!(world.probing(), [DC], "the other one is sought");
+    world.settings.discovery.clear();
+    world.configure();
+    assert_eq!(world.disconnecting(), ["nvme0"], "it still is ours");
+}
+
+#[test]
+fn what_the_kernel_did_not_get_made_is_sought() {
+    let mut world = world_with_nascent();
+    world.removed("nvme0");
+    assert_eq!(world.probing(), [DC]);
+}
+
+#[test]
+fn a_discovery_controller_of_ours_that_reports_another_name_is_adopted_after_a_restart() {
+    let asked = link(ControllerKind::Discovery, DC, "8009", "nqn.asked", "");
+    for ours in [true, false] {
+        let mut world = World::new();
+        let misnamed = Device { subsysnqn: "nqn.reported".into(), ..serving(&asked, "nvme0") };
+        world.inherit(vec![Legacy { id: asked.clone(), ours, sources: vec![], unseen: None }], vec![misnamed]);
+        world.settings.discovery = vec![entry(DC, "nqn.asked")];
+        world.configure();
+        assert_eq!(world.device_of(&asked), ours.then_some("nvme0"));
+        assert_eq!(world.probing().is_empty(), ours);
+        world.settings.discovery.clear();
+        world.configure();
+        assert_eq!(world.disconnecting().len(), usize::from(ours));
+    }
+}

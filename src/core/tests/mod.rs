@@ -111,21 +111,27 @@ impl World {
     }
 
     fn configure(&mut self) {
-        let common = |controllers: &[ControllerEntry]| Common {
-            controllers: controllers.to_vec(),
+        // As the configuration's reader completes them.
+        let complete = |entry: &ControllerEntry, trsvcid: &str, subsysnqn: &str| {
+            let or = |given: &str, value: &str| if value.is_empty() { given.to_owned() } else { value.to_owned() };
+            let trsvcid = if entry.transport.is_ip() { or(trsvcid, &entry.trsvcid) } else { String::new() };
+            ControllerEntry { trsvcid, subsysnqn: or(subsysnqn, &entry.subsysnqn), ..entry.clone() }
+        };
+        let common = |controllers: &[ControllerEntry], trsvcid, subsysnqn| Common {
+            controllers: controllers.iter().map(|entry| complete(entry, trsvcid, subsysnqn)).collect(),
             exclusions: self.settings.exclusions.clone(),
             ignore_iface: self.settings.ignore_iface,
             ..Common::default()
         };
         let finder = FinderSettings {
-            common: common(&self.settings.discovery),
+            common: common(&self.settings.discovery, "8009", DISCOVERY_NQN),
             pleo: true,
             zeroconf: false,
             persistent_connections: self.settings.persistent_connections,
             zeroconf_persistence: self.settings.persistence,
         };
         let connector = ConnectorSettings {
-            common: common(&self.settings.io),
+            common: common(&self.settings.io, "4420", ""),
             disconnect_scope: self.settings.scope,
             disconnect_trtypes: vec![Transport::Tcp],
             connect_attempts_on_ncc: None,

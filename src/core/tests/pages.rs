@@ -93,6 +93,10 @@ fn entries_that_make_no_sense_are_named_once_and_the_rest_counts() {
     world.aen("nvme0");
     world.page(&entries);
     assert_eq!(ignored(&world), 4);
+    assert!(world.notes.iter().any(|note| note.ends_with("nqn.a: tcp address \"0.0.0.0\" cannot be used")));
+    world.aen("nvme0");
+    world.page(&["nqn.first@192.0.2.9", entries[0], entries[1], entries[2], entries[3], PATH]);
+    assert_eq!(ignored(&world), 4, "an entry that is inserted makes no news of the others");
 }
 
 #[test]

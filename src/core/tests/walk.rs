@@ -211,6 +211,8 @@ impl Walk {
         while !self.world.connects.is_empty() {
             self.world.connect_fails(Errno::EIO);
         }
+        // What could not be disconnected is tried again.
+        self.world.pass_secs(60);
         while !self.world.disconnects.is_empty() {
             self.world.disconnect_ok();
         }

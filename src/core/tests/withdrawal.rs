@@ -146,6 +146,58 @@ fn what_cannot_be_disconnected_stays_ours() {
     assert_eq!(world.disconnecting(), ["nvme1"]);
 }
 
+fn disconnect_fails(world: &mut World) {
+    let (ticket, _) = world.disconnects.remove(0);
+    world.event(Event::Disconnected { ticket, outcome: Err(Failure::from(Errno::EBUSY)) });
+}
+
+#[test]
+fn a_failed_disconnect_is_tried_again_until_it_works() {
+    let mut world = world_with_path();
+    list(&mut world, "nvme0", &[]);
+    for _ in 0..10 {
+        disconnect_fails(&mut world);
+        assert_eq!(world.device_of(&io(PATH)), Some("nvme1"));
+        assert!(world.machine.legacy(world.now).iter().any(|legacy| legacy.id == io(PATH) && legacy.ours));
+        assert!(world.machine.may_stop(), "a stop does not wait for the next try");
+        assert_eq!(world.disconnecting(), [""; 0]);
+        world.pass_to_deadline();
+        assert_eq!(world.disconnecting(), ["nvme1"]);
+    }
+    assert_eq!(world.notes.iter().filter(|note| note.contains("could not be disconnected")).count(), 1);
+    assert_eq!(world.notes.iter().filter(|note| note.contains("no longer wanted")).count(), 1);
+    list(&mut world, "nvme0", &[]);
+    world.disconnect_ok();
+    assert_eq!(world.machine.legacy(world.now).len(), 1);
+    assert_eq!(world.machine.poll_deadline(), None);
+}
+
+#[test]
+fn a_failed_disconnect_is_not_tried_again_on_whoever_has_the_name_by_then() {
+    let mut world = world_with_path();
+    list(&mut world, "nvme0", &[]);
+    disconnect_fails(&mut world);
+    world.removed("nvme1");
+    world.up(&serving(&io(PATH), "nvme1"));
+    world.pass_secs(600);
+    world.assert_nothing_to_do();
+}
+
+#[test]
+fn what_could_not_be_disconnected_may_serve_another_wish() {
+    let mut world = world_with_path();
+    list(&mut world, "nvme0", &[]);
+    disconnect_fails(&mut world);
+    world.settings.io = vec![via("eth0", entry("192.0.2.9", "nqn.a"))];
+    world.configure();
+    assert_eq!(world.device_of(&io("nqn.a@192.0.2.9%eth0")), Some("nvme1"));
+    world.pass_secs(600);
+    world.assert_nothing_to_do();
+    world.settings.io.clear();
+    world.configure();
+    assert_eq!(world.disconnecting(), ["nvme1"]);
+}
+
 #[test]
 fn what_is_being_disconnected_is_not_adopted() {
     let mut world = world_with_path();
