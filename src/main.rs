@@ -17,15 +17,20 @@ Names:
   stacd    the connector: I/O controllers
   stafctl  asks the finder
   stacctl  asks the connector
+  tree     shows what is connected, from both
+  stasadm  names this host, and checks the configuration
 
 Each has --help. -v or --version prints the version.
 ";
+
+/// Names that only count as the first word: links of such common names would be in the way of other programs.
+const SUBCOMMANDS: [&str; 2] = ["run", "tree"];
 
 fn main() -> ExitCode {
     let mut args: Vec<OsString> = std::env::args_os().collect();
     let called = if args.is_empty() { OsString::new() } else { args.remove(0) };
     let called = Path::new(&called).file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
-    if let Some(main) = find(&called).filter(|_| called != "run") {
+    if let Some(main) = find(&called).filter(|_| !SUBCOMMANDS.contains(&called.as_str())) {
         return main(args);
     }
     let first = args.first().and_then(|word| word.to_str()).unwrap_or_default().to_owned();
@@ -55,6 +60,8 @@ fn find(name: &str) -> Option<fn(Vec<OsString>) -> ExitCode> {
         "stacd" => |args| daemon::main(Program::Stacd, args),
         "stafctl" => ctl::stafctl,
         "stacctl" => ctl::stacctl,
+        "tree" => ctl::tree,
+        "stasadm" => ctl::stasadm,
         _ => return None,
     })
 }

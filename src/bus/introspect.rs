@@ -1,6 +1,7 @@
 //! The published interface as introspection XML: the one text behind `Introspect` and `--idl`.
 //!
 //! Methods, properties, signals and argument names are those of nvme-stas; dasbus and sd-bus clients read them.
+//! Ours are the signals `controller_up` and `controller_down`.
 
 use super::Role;
 
@@ -61,7 +62,17 @@ macro_rules! document {
     </method>
 "#,
             $finder_only,
-            r#"  </interface>
+            r#"    <signal name="controller_up">
+"#,
+            controller_id!("out"),
+            r#"      <arg direction="out" type="s" name="device"/>
+    </signal>
+    <signal name="controller_down">
+"#,
+            controller_id!("out"),
+            r#"      <arg direction="out" type="s" name="device"/>
+    </signal>
+  </interface>
   <interface name="org.freedesktop.DBus.Introspectable">
     <method name="Introspect">
       <arg direction="out" type="s" name="xml_data"/>

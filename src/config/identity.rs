@@ -170,12 +170,7 @@ impl Resolver<'_> {
                 .map_err(|error| format!("cannot read {path}: {error}"))
                 .and_then(|contents| first_word(&contents.text).ok_or_else(|| format!("{path} is empty"))),
         };
-        let checked = name.and_then(|name| {
-            if name.len() > SYMNAME_MAX || name.chars().any(char::is_control) {
-                return Err(format!("{} is not a name of at most {SYMNAME_MAX} bytes", quoted(&name)));
-            }
-            Ok(name)
-        });
+        let checked = name.and_then(|name| check_symname(&name).map(|()| name));
         checked.map_err(|why| self.remark(Severity::Warning, "symname", format!("no name is used: {why}"))).ok()
     }
 
@@ -183,6 +178,30 @@ impl Resolver<'_> {
         let line = self.entries.iter().rev().find(|entry| entry.key == key).map(|entry| entry.line);
         self.report.add(severity, line, key, message);
     }
+}
+
+/// The host's NQN and identifier as far as `sys.conf` leads to usable ones, for who makes the missing one.
+///
+/// # Errors
+/// What is wrong with `sys.conf`. It may be missing.
+pub fn present_identity(sys_conf: &Path) -> Result<(Option<String>, Option<String>), Vec<Finding>> {
+    let text = file::read(sys_conf).map(|contents| contents.text).unwrap_or_default();
+    let sources = parse_identity(&text, sys_conf)?.settings;
+    let value = |source: &str, default_file| match path_of(source).or(source.is_empty().then_some(default_file)) {
+        Some(path) => file::read(Path::new(path)).ok().and_then(|contents| first_word(&contents.text)),
+        None => Some(source.to_owned()),
+    };
+    let nqn = value(&sources.nqn, NQN_FILE).and_then(|nqn| check_nqn(&nqn).ok());
+    Ok((nqn, value(&sources.id, ID_FILE).and_then(|id| check_id(&id).ok())))
+}
+
+/// # Errors
+/// What a symbolic name has to be.
+pub fn check_symname(name: &str) -> Result<(), String> {
+    if name.is_empty() || name.len() > SYMNAME_MAX || name.chars().any(char::is_control) {
+        return Err(format!("{} is not a name of at most {SYMNAME_MAX} bytes", quoted(name)));
+    }
+    Ok(())
 }
 
 fn path_of(source: &str) -> Option<&str> {
@@ -207,8 +226,11 @@ fn check_nqn(nqn: &str) -> Result<String, String> {
     Ok(nqn.to_owned())
 }
 
-/// A UUID, but not one that says "nobody" (all zeros) or "not set" (all ones, as from some firmware).
-fn check_id(id: &str) -> Result<String, String> {
+/// A UUID in lower case, but not one that says "nobody" (all zeros) or "not set" (all ones, as from some firmware).
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_id(id: &str) -> Result<String, String> {
     let hyphens = [8, 13, 18, 23];
     let is_uuid = id.len() == 36
         && id.bytes().enumerate().all(|(at, byte)| match hyphens.contains(&at) {

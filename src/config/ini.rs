@@ -6,7 +6,9 @@
 //!
 //! Reads only the form; which keys there are, and what they accept, is not known here. Every mistake is a warning.
 
-use crate::config::finding::{Report, quoted};
+use std::path::Path;
+
+use crate::config::finding::{Report, Severity, quoted};
 use crate::config::keys::{CONTROLLERS, DISCOVERY_MANAGEMENT, GLOBAL, IO_MANAGEMENT, SECTIONS};
 use crate::config::value::{Entry, Value};
 
@@ -17,11 +19,7 @@ pub(super) fn is_ini(text: &str) -> bool {
 
 /// Every key with its value, in the order of the file. What is not understood is reported and left out.
 pub(super) fn read(text: &str, report: &mut Report<'_>) -> Vec<Entry> {
-    let mut reader = Reader { section: None, indent: 0, entries: Vec::new() };
-    for (index, line) in text.lines().enumerate() {
-        reader.line(line, index + 1, report);
-    }
-    let mut entries = reader.entries;
+    let mut entries = Reader::over(text, report).entries;
     entries.retain_mut(|entry| modernise(entry, report));
     for entry in &mut entries {
         if entry.section.as_deref() == Some(CONTROLLERS) {
@@ -31,11 +29,34 @@ pub(super) fn read(text: &str, report: &mut Report<'_>) -> Vec<Entry> {
     entries
 }
 
+/// Where sections and keys stand, for who wants to change a file. Lines are counted from 1.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    Section {
+        name: String,
+        line: usize,
+    },
+    /// A key of the section that the last [`Place::Section`] names, with the lines that continue its value.
+    Key {
+        key: String,
+        lines: Vec<usize>,
+    },
+}
+
+/// The places in the order of the file.
+pub(super) fn places(text: &str) -> Vec<Place> {
+    // What is wrong with the file is told to who reads it.
+    let mut report = Report::new(Path::new(""), Severity::Warning);
+    Reader::over(text, &mut report).places
+}
+
+#[derive(Default)]
 struct Reader {
     section: Option<Section>,
     /// Columns by which the last key or section was indented.
     indent: usize,
     entries: Vec<Entry>,
+    places: Vec<Place>,
 }
 
 struct Section {
@@ -47,6 +68,14 @@ struct Section {
 }
 
 impl Reader {
+    fn over(text: &str, report: &mut Report<'_>) -> Reader {
+        let mut reader = Reader::default();
+        for (index, line) in text.lines().enumerate() {
+            reader.line(line, index + 1, report);
+        }
+        reader
+    }
+
     fn line(&mut self, line: &str, number: usize, report: &mut Report<'_>) {
         let text = line.trim();
         if text.is_empty() || text.starts_with(['#', ';']) {
@@ -68,6 +97,7 @@ impl Reader {
                 report.mistake(number, "", format!("unknown section {}, ignored; known: [{known}]", quoted(name)));
             }
             self.section = Some(Section { name: name.to_owned(), known, key: None });
+            self.places.push(Place::Section { name: name.to_owned(), line: number });
             return;
         }
         let Some(section) = &mut self.section else {
@@ -77,10 +107,14 @@ impl Reader {
         let (key, value) = text.split_once('=').unwrap_or((text, ""));
         let key = key.trim().to_lowercase();
         section.key = Some(key.clone());
+        self.places.push(Place::Key { key: key.clone(), lines: vec![number] });
         self.push(key, value.trim(), number);
     }
 
     fn continuation(&mut self, key: String, value: &str, line: usize) {
+        if let Some(Place::Key { lines, .. }) = self.places.last_mut() {
+            lines.push(line);
+        }
         // `controller =` alone on its line only opens the list that follows.
         let opens = |entry: &mut Entry| entry.key == key && entry.value == Value::Bare(String::new());
         self.entries.pop_if(opens);
@@ -162,10 +196,8 @@ fn split_controller(entry: &mut Entry, report: &mut Report<'_>) {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
-    use crate::config::finding::{Finding, Severity};
+    use crate::config::finding::Finding;
 
     fn read_all(text: &str) -> (Vec<(String, Value, usize)>, Vec<Finding>) {
         let mut report = Report::new(Path::new("test.conf"), Severity::Warning);

@@ -14,8 +14,11 @@
 
 mod assemble;
 mod controller;
+mod convert;
+mod edit;
 mod file;
 mod finding;
+mod generate;
 mod identity;
 mod ini;
 mod keys;
@@ -27,8 +30,11 @@ mod value;
 use std::io;
 use std::path::Path;
 
+pub use convert::to_toml;
+pub use edit::{edit_identity, replace_file};
 pub use finding::{Finding, Loaded, Severity};
-pub use identity::{IdentitySources, load_identity, parse_identity};
+pub use generate::{Origin, host_uuid};
+pub use identity::{IdentitySources, check_id, check_symname, load_identity, parse_identity, present_identity};
 
 use assemble::Daemon;
 use file::Contents;

@@ -27,7 +27,7 @@ pub mod tid;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -135,8 +135,21 @@ pub enum Action {
 /// A change that clients are told of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    LogPage { tid: Rc<TransportId>, device: String },
+    LogPage {
+        tid: Rc<TransportId>,
+        device: String,
+    },
     DiscoveryControllerRemoved,
+    /// A wanted controller, of either kind, is connected: just now, again, or by somebody else before.
+    Up {
+        id: LinkId,
+        device: String,
+    },
+    /// It is not any more, or is no longer wanted. One follows each `Up`.
+    Down {
+        id: LinkId,
+        device: String,
+    },
 }
 
 /// What an earlier run of this program leaves to the next about a controller.
@@ -162,6 +175,8 @@ pub struct Machine {
     fading: BTreeSet<Rc<TransportId>>,
     /// The legacy may have changed since it was last saved.
     unsaved: bool,
+    /// To be published.
+    changes: VecDeque<Change>,
 }
 
 /// Which roles a process has.
@@ -181,6 +196,7 @@ impl Machine {
             persistent_connections: true,
             fading: BTreeSet::new(),
             unsaved: false,
+            changes: VecDeque::new(),
         }
     }
 
@@ -286,6 +302,7 @@ impl Machine {
             .poll_action(now)
             .or_else(|| self.finder.as_mut().and_then(|finder| finder.poll_action(&mut self.links)))
             .or_else(|| self.connector.as_mut().and_then(Connector::poll_action))
+            .or_else(|| self.changes.pop_front().map(Action::Publish))
             .inspect(|action| self.unsaved |= matches!(action, Action::Connect { .. }))
             .or_else(|| std::mem::take(&mut self.unsaved).then_some(Action::Save))
     }
@@ -365,6 +382,10 @@ impl Machine {
     fn settle(&mut self, now: Instant) {
         while let Some(change) = self.links.poll_change() {
             self.unsaved = true;
+            self.changes.push_back(match &change {
+                LinkChange::Up { id, device } => Change::Up { id: id.clone(), device: device.clone() },
+                LinkChange::Down { id, device } => Change::Down { id: id.clone(), device: device.clone() },
+            });
             match (change, &mut self.finder) {
                 (LinkChange::Up { id, device }, Some(finder)) if id.kind == ControllerKind::Discovery => {
                     finder.link_up(&id.tid, device, &mut self.links);

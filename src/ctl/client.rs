@@ -17,7 +17,7 @@ use rustbus::wire::errors::MarshalError;
 use crate::bus::address::Address;
 use crate::bus::message::{self, Dict, MESSAGE_MAX, Message};
 use crate::bus::private::SOCKET_NAME;
-use crate::bus::{ControllerId, PROPERTIES, Role, sasl};
+use crate::bus::{BUS_NAME, ControllerId, PROPERTIES, Role, sasl};
 
 /// Longest time for connecting, and for each call.
 pub const TIMEOUT: Duration = Duration::from_secs(5);
@@ -63,6 +63,8 @@ pub struct Client {
     stream: UnixStream,
     inbound: Vec<u8>,
     serial: u32,
+    /// Over the bus, not over the private socket.
+    on_bus: bool,
 }
 
 impl Client {
@@ -91,6 +93,7 @@ impl Client {
     fn on_bus(role: Role, address: &Address) -> Result<Client, String> {
         let on_bus = |why: String| format!("system bus: {why}");
         let mut client = Client::connect(role, address).map_err(on_bus)?;
+        client.on_bus = true;
         client.exchange(message::bus_call("Hello")).map_err(|failure| on_bus(failure.to_string()))?;
         let mut question = message::bus_call("NameHasOwner");
         question.body.push_param(role.name()).map_err(|error| error.to_string())?;
@@ -104,8 +107,8 @@ impl Client {
     /// Connects and authenticates.
     fn connect(role: Role, address: &Address) -> Result<Client, String> {
         let stream = connect_stream(address).map_err(|error| error.desc().to_owned())?;
-        let mut client = Client { role, stream, inbound: Vec::new(), serial: 0 };
-        let deadline = deadline();
+        let mut client = Client { role, stream, inbound: Vec::new(), serial: 0, on_bus: false };
+        let deadline = Some(deadline());
         client.write(&sasl::client_greeting(geteuid().as_raw()), deadline)?;
         let line = client.read_until(deadline, |inbound| {
             let end = inbound.windows(2).position(|pair| pair == b"\r\n");
@@ -116,15 +119,15 @@ impl Client {
         Ok(client)
     }
 
-    fn write(&mut self, bytes: &[u8], deadline: Instant) -> Result<(), String> {
-        self.stream.set_write_timeout(Some(left(deadline))).map_err(|error| error.to_string())?;
+    fn write(&mut self, bytes: &[u8], deadline: Option<Instant>) -> Result<(), String> {
+        self.stream.set_write_timeout(deadline.map(left)).map_err(|error| error.to_string())?;
         self.stream.write_all(bytes).map_err(|error| in_words(&error))
     }
 
-    /// Reads until `measure` finds that so many bytes are what is waited for, and takes them.
+    /// Reads until `measure` finds that so many bytes are what is waited for, and takes them. Without a deadline, for ever.
     fn read_until(
         &mut self,
-        deadline: Instant,
+        deadline: Option<Instant>,
         measure: impl Fn(&[u8]) -> Result<Option<usize>, String>,
     ) -> Result<Vec<u8>, String> {
         let mut chunk = [0; 16 << 10];
@@ -133,10 +136,10 @@ impl Client {
                 Some(length) if length <= self.inbound.len() => return Ok(self.inbound.drain(..length).collect()),
                 _ => {}
             }
-            if deadline <= Instant::now() {
+            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 return Err(in_words(&ErrorKind::TimedOut.into()));
             }
-            self.stream.set_read_timeout(Some(left(deadline))).map_err(|error| error.to_string())?;
+            self.stream.set_read_timeout(deadline.map(left)).map_err(|error| error.to_string())?;
             match self.stream.read(&mut chunk) {
                 Ok(0) => return Err("the connection was closed".to_owned()),
                 Ok(length) => self.inbound.extend_from_slice(chunk.get(..length).unwrap_or_default()),
@@ -148,7 +151,7 @@ impl Client {
 
     /// Sends a call and waits for its reply.
     fn exchange(&mut self, call: Message) -> Result<Message, Failure> {
-        let deadline = deadline();
+        let deadline = Some(deadline());
         self.serial = self.serial.wrapping_add(1).max(1);
         let bytes = message::encode(&call, self.serial).map_err(Failure::Refused)?;
         self.write(&bytes, deadline).map_err(|why| self.unreachable(why))?;
@@ -164,6 +167,43 @@ impl Client {
                 Some(reply) => return Ok(reply),
                 // Signals come on the private socket without asking.
                 None => {}
+            }
+        }
+    }
+
+    /// Asks for the signals of the daemon's object, and for the coming and going of the daemon. Over the private socket
+    /// they come without asking.
+    ///
+    /// # Errors
+    /// As [`Client::call`].
+    pub fn subscribe(&mut self) -> Result<(), Failure> {
+        if !self.on_bus {
+            return Ok(());
+        }
+        let (name, path) = (self.role.name(), self.role.path());
+        for rule in [
+            format!("type='signal',sender='{name}',path='{path}'"),
+            format!("type='signal',sender='{BUS_NAME}',member='NameOwnerChanged',arg0='{name}'"),
+        ] {
+            let mut call = message::bus_call("AddMatch");
+            call.body.push_param(rule).map_err(|error| Failure::Refused(error.to_string()))?;
+            self.exchange(call)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the next signal, of whatever kind. One that came while a reply was waited for is lost: subscribe last.
+    ///
+    /// # Errors
+    /// When the connection is lost.
+    pub fn next_signal(&mut self) -> Result<Message, Failure> {
+        loop {
+            let frame = self
+                .read_until(None, |inbound| message::frame_length(inbound, MESSAGE_MAX))
+                .map_err(|why| self.unreachable(why))?;
+            match message::parse(&frame).map_err(Failure::Refused)? {
+                Some(signal) if signal.typ == MessageType::Signal => return Ok(signal),
+                _ => {}
             }
         }
     }

@@ -1,21 +1,27 @@
-//! `stafctl` and `stacctl`: ask a running daemon what it has, and switch its tracing.
+//! The command line tools: `stafctl` and `stacctl`, which ask a running daemon; `stas tree`, which asks both; `stasadm`, which
+//! asks none.
 //!
-//! Tables are for people, `-o json` is for programs and has the keys that D-Bus has. Talking to the daemon may block here,
-//! for [`client::TIMEOUT`] at most. Nothing here reads configuration or touches devices.
+//! Tables are for people, `-o json` is for programs and has the keys that D-Bus has. Talking to a daemon may block here,
+//! for [`client::TIMEOUT`] at most. Nothing here touches devices.
 
+mod admin;
 pub mod client;
 mod json;
 mod options;
 mod show;
 mod table;
+mod tree;
+mod watch;
 
 use std::ffi::OsString;
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
+pub use admin::stasadm;
+
 use crate::bus::Role;
 use client::{Client, Failure, Places};
-use options::{Command, Options, PageQuery, Request};
+use options::{Command, Options, PageQuery, Request, TreeRequest};
 
 /// Exit code: the daemon cannot be reached, or refused.
 const FAILED: u8 = 1;
@@ -30,6 +36,29 @@ pub fn stafctl(args: Vec<OsString>) -> ExitCode {
 /// `stacctl`, with its arguments less its own name.
 pub fn stacctl(args: Vec<OsString>) -> ExitCode {
     run(Role::Connector, args)
+}
+
+/// `stas tree`, with its arguments less its own name.
+pub fn tree(args: Vec<OsString>) -> ExitCode {
+    let json = match options::parse_tree(args) {
+        Ok(TreeRequest::Help) => return print("stas", options::TREE_HELP),
+        Ok(TreeRequest::Show { json }) => json,
+        Err(why) => {
+            eprintln!("stas tree: {why}; `stas tree -h` tells how it is used");
+            return ExitCode::from(USAGE);
+        }
+    };
+    match tree::collect() {
+        Ok(tree) if json => print("stas", &tree.json()),
+        Ok(tree) => {
+            tree.unreachable().iter().for_each(|why| eprintln!("stas: {why}"));
+            print("stas", &tree.text(tree::Lines::of_locale()))
+        }
+        Err(failure) => {
+            eprintln!("stas: {failure}");
+            ExitCode::from(FAILED)
+        }
+    }
 }
 
 /// How the tool of a role is called.
@@ -51,6 +80,13 @@ fn run(role: Role, args: Vec<OsString>) -> ExitCode {
     let text = match request {
         Request::Help => options::help(role).to_owned(),
         Request::Version => format!("{} {}\n", tool(role), env!("CARGO_PKG_VERSION")),
+        Request::Ask(Options { json, command: Command::Watch }) => match watch::run(role, &Places::of(role), json) {
+            Ok(()) => return ExitCode::SUCCESS,
+            Err(failure) => {
+                eprintln!("{}: {failure}", tool(role));
+                return ExitCode::from(FAILED);
+            }
+        },
         Request::Ask(options) => match ask(role, &Places::of(role), &options) {
             Ok(text) => text,
             Err(failure) => {
@@ -59,12 +95,17 @@ fn run(role: Role, args: Vec<OsString>) -> ExitCode {
             }
         },
     };
+    print(tool(role), &text)
+}
+
+/// Writes to standard output.
+fn print(tool: &str, text: &str) -> ExitCode {
     match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever read us had enough (`| head`).
         Err(error) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{}: cannot write: {error}", tool(role));
+            eprintln!("{tool}: cannot write: {error}");
             ExitCode::from(FAILED)
         }
     }
@@ -75,6 +116,8 @@ fn ask(role: Role, places: &Places, options: &Options) -> Result<String, Failure
     let mut client = Client::open(role, places)?;
     let json = options.json;
     match &options.command {
+        // It has no end, so its text cannot be returned.
+        Command::Watch => Ok(String::new()),
         Command::Tron(on) => client.set_tron(*on).map(|()| String::new()),
         Command::Status => {
             let info = client.process_info()?;

@@ -36,6 +36,7 @@ pub enum Command {
     AllPages {
         detailed: bool,
     },
+    Watch,
 }
 
 /// Which discovery controller's log page; `None` matches anything.
@@ -76,24 +77,55 @@ pub fn parse(role: Role, args: Vec<OsString>) -> Result<Request, String> {
     if args.contains(["-v", "--version"]) {
         return Ok(Request::Version);
     }
-    let json = match optional(&mut args, ["-o", "--output"])?.as_deref() {
-        None => false,
-        Some("json") => true,
-        Some(other) => return Err(format!("output format '{other}' is not known; json is")),
-    };
+    let json = wants_json(&mut args)?;
     let word = args.subcommand().map_err(|error| error.to_string())?;
     let command = match (word.as_deref(), role) {
         (Some("tron"), _) => Command::Tron(true),
         (Some("troff"), _) => Command::Tron(false),
         (Some("status"), _) => Command::Status,
+        (Some("watch"), _) => Command::Watch,
         (Some("ls"), _) => Command::List { detailed: args.contains(["-d", "--detailed"]) },
         (Some("dlp"), Role::Finder) => Command::Page(page_query(&mut args)?),
         (Some("adlp"), Role::Finder) => Command::AllPages { detailed: args.contains(["-d", "--detailed"]) },
         (Some(other), _) => return Err(format!("there is no command '{other}'")),
         (None, _) => return Err("no command given".to_owned()),
     };
+    nothing_more(args)?;
+    Ok(Request::Ask(Options { json, command }))
+}
+
+/// What the command line of `stas tree` asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum TreeRequest {
+    Help,
+    Show { json: bool },
+}
+
+/// Reads the command line of `stas tree`, less its name.
+///
+/// # Errors
+/// What is wrong with it, for the user.
+pub fn parse_tree(args: Vec<OsString>) -> Result<TreeRequest, String> {
+    let mut args = Arguments::from_vec(args);
+    if args.contains(["-h", "--help"]) {
+        return Ok(TreeRequest::Help);
+    }
+    let json = wants_json(&mut args)?;
+    nothing_more(args)?;
+    Ok(TreeRequest::Show { json })
+}
+
+fn wants_json(args: &mut Arguments) -> Result<bool, String> {
+    match optional(args, ["-o", "--output"])?.as_deref() {
+        None => Ok(false),
+        Some("json") => Ok(true),
+        Some(other) => Err(format!("output format '{other}' is not known; json is")),
+    }
+}
+
+fn nothing_more(args: Arguments) -> Result<(), String> {
     match args.finish().first() {
-        None => Ok(Request::Ask(Options { json, command })),
+        None => Ok(()),
         Some(extra) => Err(format!("'{}' is not understood here", extra.to_string_lossy())),
     }
 }
@@ -135,6 +167,7 @@ Commands:
       [-q NQN]
               the log page of one discovery controller
   status      the daemon itself
+  watch       a line for each change as it happens, until interrupted
   tron        trace on: debug messages in the log (root only)
   troff       trace off (root only)
 
@@ -158,6 +191,10 @@ Examples:
   stafctl dlp -a 192.0.2.10 -s 8009
   stafctl -o json adlp | jq -r '.[].\"log-pages\"[].subnqn'
 
+Lines of watch: \"up\" and \"down\" (a controller is connected, or is not any more
+or no longer wanted), \"log page\" (it changed), \"removed\" (a discovery
+controller left the list), \"tron\", \"daemon\" (stafd came or went).
+
 Exit status: 0 done, 1 stafd cannot be reached or refused, 2 wrong usage.
 stafd is looked for on the system bus, then at /run/stas/control and
 /run/stafd/control.
@@ -171,6 +208,7 @@ Usage: stacctl [-o json] COMMAND
 Commands:
   ls [-d]     the I/O controllers; -d: everything known of each
   status      the daemon itself
+  watch       a line for each change as it happens, until interrupted
   tron        trace on: debug messages in the log (root only)
   troff       trace off (root only)
 
@@ -182,11 +220,38 @@ Options:
 
 Examples:
   stacctl ls
+  stacctl watch
   stacctl -o json ls -d | jq -r '.[] | select(.connected == \"False\").traddr'
+
+Lines of watch: \"up\" and \"down\" (a controller is connected, or is not any more
+or no longer wanted), \"tron\", \"daemon\" (stacd came or went).
 
 Exit status: 0 done, 1 stacd cannot be reached or refused, 2 wrong usage.
 stacd is looked for on the system bus, then at /run/stas/control and
 /run/stacd/control.
+";
+
+pub const TREE_HELP: &str = "\
+stas tree - this host's storage connections in one screen
+
+Usage: stas tree [-o json]
+
+Shows the host, below it its discovery controllers (state, origin, log page
+entries), below them the subsystems that they list with their disks, and below
+those the paths with their state. I/O controllers that no discovery controller
+lists come last. A path is \"not wanted\" when an exclusion or the limit of
+attempts keeps the connector from it.
+
+Options:
+  -o, --output json   print JSON
+  -h, --help          this text
+
+Examples:
+  stas tree
+  stas tree -o json | jq '.\"discovery-controllers\"[].subsystems[].paths[].state'
+
+Exit status: 0 done, also when one of the daemons is away; 1 neither stafd nor
+stacd can be reached; 2 wrong usage.
 ";
 
 #[cfg(test)]
@@ -209,6 +274,7 @@ mod tests {
         assert_eq!(command("tron"), Command::Tron(true));
         assert_eq!(command("troff"), Command::Tron(false));
         assert_eq!(command("ls --detailed"), Command::List { detailed: true });
+        assert_eq!(command("watch"), Command::Watch);
         assert_eq!(command("adlp -d"), Command::AllPages { detailed: true });
         let Command::Page(query) =
             command("dlp -t rdma -a ::ffff:192.0.2.1 -s 4420 -f eth0 -q nqn.h -n nqn.d -w 192.0.2.9")
@@ -245,7 +311,7 @@ mod tests {
 
     #[test]
     fn help_fits_a_terminal() {
-        for text in [STAFCTL_HELP, STACCTL_HELP] {
+        for text in [STAFCTL_HELP, STACCTL_HELP, TREE_HELP] {
             assert!(text.lines().all(|line| line.len() <= 80 && line.trim_end() == line));
         }
     }

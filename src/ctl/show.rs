@@ -5,7 +5,8 @@ use super::json::Json;
 use super::table::{Table, printable};
 use crate::bus::ControllerId;
 
-fn value(pairs: &Pairs, wanted: &str) -> String {
+/// What a key says; empty without the key.
+pub fn value(pairs: &Pairs, wanted: &str) -> String {
     pairs.iter().find(|(key, _)| key == wanted).map(|(_, value)| value.clone()).unwrap_or_default()
 }
 

@@ -22,7 +22,7 @@ use crate::core::{Action, Change, Event, Machine};
 use crate::daemon::notify::ServiceManager;
 use crate::daemon::options::{Options, Program};
 use crate::daemon::probe::Probes;
-use crate::daemon::publish::{Facts, Published};
+use crate::daemon::publish::{Facts, Published, role_of};
 use crate::daemon::reports;
 use crate::daemon::requests::{FABRICS, Requests};
 use crate::daemon::settings::{Paths, Settings};
@@ -319,6 +319,12 @@ impl Daemon {
         let signal = match change {
             Change::LogPage { tid, device } => BusSignal::LogPagesChanged { id: ControllerId::from(&*tid), device },
             Change::DiscoveryControllerRemoved => BusSignal::DcRemoved,
+            Change::Up { id, device } => {
+                BusSignal::ControllerUp { role: role_of(&id), id: ControllerId::from(&*id.tid), device }
+            }
+            Change::Down { id, device } => {
+                BusSignal::ControllerDown { role: role_of(&id), id: ControllerId::from(&*id.tid), device }
+            }
         };
         self.facts.invalidate();
         self.emit(now, &signal);

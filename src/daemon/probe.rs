@@ -26,6 +26,8 @@ const CONNECT_TIME: Duration = Duration::from_secs(5);
 /// For the ICResp; the kernel driver itself would wait 10 s.
 const ANSWER_TIME: Duration = Duration::from_secs(5);
 
+const CLOSED: &str = "something accepts connections there but closes them at once; it may demand TLS";
+
 /// The outcome for a portal; `Err` says in words what is wrong.
 pub type Outcome = (PortalId, Result<(), String>);
 
@@ -154,7 +156,7 @@ impl Probe {
         let mut piece = [0; pdu::IC_SIZE];
         loop {
             match self.stream.read(&mut piece) {
-                Ok(0) => return Some(Err("something accepts connections there but closes them at once".to_owned())),
+                Ok(0) => return Some(Err(CLOSED.to_owned())),
                 Ok(length) => received.extend_from_slice(piece.get(..length).unwrap_or_default()),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return None,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
@@ -207,8 +209,11 @@ fn socket_address(text: &str, port: u16) -> io::Result<Option<SocketAddr>> {
     })
 }
 
-/// In the words of the kernel's own connect failures.
+/// In the words of the kernel's own connect failures. How a closed connection shows is a matter of chance.
 fn explain(error: &io::Error) -> String {
+    if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) {
+        return CLOSED.to_owned();
+    }
     match error.raw_os_error() {
         Some(errno) => crate::helper::message::Failure::Errno(errno).to_string(),
         None => error.to_string(),
@@ -313,6 +318,22 @@ mod tests {
         let (_, outcome) = probes.poll_outcome().unwrap();
         assert!(outcome.unwrap_err().starts_with("something accepts connections there"));
         assert!(probes.deadline().is_none());
+    }
+
+    #[test]
+    fn however_a_connection_is_closed_it_is_the_same_news() {
+        for linger in [None, Some(std::time::Duration::ZERO)] {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap();
+            let server = std::thread::spawn(move || {
+                let (stream, _) = listener.accept().unwrap();
+                // With a linger time of zero the connection is reset, not closed.
+                let linger = nix::libc::linger { l_onoff: linger.is_some().into(), l_linger: 0 };
+                setsockopt(&stream, sockopt::Linger, &linger).unwrap();
+            });
+            assert_eq!(probe(portal(address)), Err(CLOSED.to_owned()));
+            server.join().unwrap();
+        }
     }
 
     #[test]

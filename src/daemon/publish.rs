@@ -79,6 +79,14 @@ impl Facts {
     }
 }
 
+/// Whose controller it is.
+pub fn role_of(id: &LinkId) -> Role {
+    match id.kind {
+        ControllerKind::Discovery => Role::Finder,
+        ControllerKind::Io => Role::Connector,
+    }
+}
+
 /// A view of the daemon for the length of a call.
 pub struct Published<'a> {
     pub machine: &'a Machine,
@@ -110,7 +118,7 @@ impl Objects for Published<'_> {
     fn process_info(&self, role: Role) -> String {
         let facts = &self.facts;
         let mut info = json!({
-            "tron": facts.tron.to_string(),
+            "tron": facts.tron,
             "log-level": self.log_level(role),
             "hostnqn": facts.host_nqn,
             "hostid": facts.host_id,
@@ -118,8 +126,8 @@ impl Objects for Published<'_> {
             "symname": facts.symname,
             "last known config file": facts.state_file,
             "config soak timer": "0s [off]",
-            "kernel support.TP8013": self.requests.knows("discovery").to_string(),
-            "kernel support.host_iface": self.requests.knows("host_iface").to_string(),
+            "kernel support.TP8013": python_bool(self.requests.knows("discovery")),
+            "kernel support.host_iface": python_bool(self.requests.knows("host_iface")),
             "terminator.audit timer": "0s [off]",
         });
         if role == Role::Finder

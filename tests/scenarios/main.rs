@@ -23,12 +23,15 @@
 //! ```
 
 mod adoption;
+mod bus;
+mod ctl;
 mod demo;
 mod guest;
 mod harness;
 mod hostile;
 mod identity;
 mod idle;
+mod interop;
 mod logs;
 mod mdns;
 mod module;

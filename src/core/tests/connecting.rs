@@ -27,6 +27,7 @@ fn from_the_configuration_to_io() {
     world.connect("192.0.2.9", "nvme1");
     assert_eq!(world.device_of(&io("nqn.a@192.0.2.9")), Some("nvme1"));
     assert!(world.published.contains(&Change::LogPage { tid: dc(DC).tid, device: "nvme0".into() }));
+    assert!(world.published.contains(&Change::Up { id: dc(DC), device: "nvme0".into() }));
     world.assert_nothing_to_do();
     assert_eq!(world.machine.poll_deadline(), None, "with nothing to do it does not wake up");
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::commands::{Kind, Status};
 use super::identity::Identity;
-use super::log::DiscoveryLog;
+use super::log::{DiscoveryLog, RECORD};
 
 /// LID 70h specific bit of the supported log pages: extended entries can be asked for.
 pub const EXTDLPES: u16 = 1 << 0;
@@ -149,13 +149,17 @@ impl Behaviour {
     /// `length` bytes of the discovery log page from `offset` on.
     pub(super) fn read_log(&self, log: &DiscoveryLog, pleo: bool, offset: u64, length: usize) -> Vec<u8> {
         let pleo = pleo && self.discovery_log_bits & PLEOS != 0;
-        let mut page = match &self.raw_page {
-            Some(raw) => raw.clone(),
-            None => log.page(pleo, self.numrec),
-        };
-        page.truncate(self.page_length.unwrap_or(page.len()));
         let offset = usize::try_from(offset).unwrap_or(usize::MAX);
-        let there = page.get(offset..).unwrap_or_default();
+        // A page of thousands of entries is read in hundreds of pieces: only the records of this one are made.
+        let (begin, mut page) = match &self.raw_page {
+            Some(raw) => (0, raw.clone()),
+            None => {
+                let first = offset / RECORD;
+                (first * RECORD, log.records(pleo, self.numrec, first, length / RECORD + 2))
+            }
+        };
+        page.truncate(self.page_length.map_or(page.len(), |length| length.saturating_sub(begin)));
+        let there = page.get(offset - begin..).unwrap_or_default();
         let mut data = there[..there.len().min(length)].to_vec();
         match self.beyond {
             Beyond::Zeros => data.resize(length, 0),

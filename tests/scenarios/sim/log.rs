@@ -131,16 +131,17 @@ pub struct DiscoveryLog {
 }
 
 impl DiscoveryLog {
-    /// The whole log page: header and entries. With `port_local_only`, of entries marked so. With `numrec`, the header
-    /// claims that many entries, whatever there are.
-    pub fn page(&self, port_local_only: bool, numrec: Option<u64>) -> Vec<u8> {
+    /// At most `count` records of the log page from the one of index `first` on, the header being the first of all. With
+    /// `port_local_only`, of entries marked so. With `numrec`, the header claims that many entries, whatever there are.
+    pub fn records(&self, port_local_only: bool, numrec: Option<u64>, first: usize, count: usize) -> Vec<u8> {
         let listed = || self.entries.iter().filter(|entry| entry.port_local || !port_local_only);
         let numrec = numrec.unwrap_or(listed().count() as u64);
-        let mut page = vec![0; RECORD];
-        write(&mut page, 0, &self.generation.to_le_bytes());
-        write(&mut page, 8, &numrec.to_le_bytes());
-        page.extend(listed().flat_map(Entry::to_bytes));
-        page
+        let mut header = [0; RECORD];
+        write(&mut header, 0, &self.generation.to_le_bytes());
+        write(&mut header, 8, &numrec.to_le_bytes());
+        let entries = listed().skip(first.saturating_sub(1)).map(Entry::to_bytes);
+        let header = (first == 0).then_some(header);
+        header.into_iter().chain(entries).take(count).flatten().collect()
     }
 }
 

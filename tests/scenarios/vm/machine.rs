@@ -1,4 +1,5 @@
-//! One run of QEMU: software emulation, two serial ports, no disk, no network but what the guest makes itself.
+//! One run of QEMU: software emulation, two serial ports, no network but what the guest makes itself, no disk unless it is
+//! given one to read.
 //!
 //! The first port is the console: kernel, daemons and scenario in one stream, for people. The second is the report, for the
 //! host, line by line: `tell TEXT` (narration), `failure TEXT` (why the scenario failed), `passed`.
@@ -24,6 +25,8 @@ pub struct Report {
 pub struct Machine<'a> {
     pub kernel: &'a Path,
     pub initramfs: &'a Path,
+    /// The image of a disk, which the guest can only read.
+    pub disk: Option<&'a Path>,
     /// The path of the test function.
     pub scenario: &'a str,
     /// After so long it is killed.
@@ -75,6 +78,10 @@ impl Machine<'_> {
         command.args(["-chardev", "stdio,id=console,signal=off", "-device", "isa-serial,chardev=console"]);
         command.args(["-chardev", "file,id=report,path=/dev/stderr", "-device", "isa-serial,chardev=report"]);
         command.arg("-kernel").arg(self.kernel).arg("-initrd").arg(self.initramfs);
+        if let Some(disk) = self.disk {
+            let drive = format!("file={},format=raw,if=none,readonly=on,id=disk", disk.display());
+            command.args(["-drive", &drive, "-device", "virtio-blk-pci,drive=disk"]);
+        }
         let fixed = "console=ttyS0 rdinit=/init quiet panic=-1 mitigations=off nokaslr no_timer_check";
         let logging = "printk.devkmsg=on log_buf_len=4M";
         command.arg("-append").arg(format!("{fixed} {logging} STAS_SCENARIO={}", self.scenario));

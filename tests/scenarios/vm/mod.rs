@@ -41,11 +41,12 @@ pub struct Scenario {
     kernel: Kernel,
     limit: Duration,
     narrated: bool,
+    debian: bool,
 }
 
 impl Scenario {
     pub fn new() -> Self {
-        Scenario { kernel: Kernel::V6_12, limit: Duration::from_secs(120), narrated: false }
+        Scenario { kernel: Kernel::V6_12, limit: Duration::from_secs(120), narrated: false, debian: false }
     }
 
     pub fn kernel(mut self, kernel: Kernel) -> Self {
@@ -56,6 +57,12 @@ impl Scenario {
     /// How long it may take from power-on to the end; then it has failed.
     pub fn limit(mut self, limit: Duration) -> Self {
         self.limit = limit;
+        self
+    }
+
+    /// With the disk that [`Guest::debian`] needs.
+    pub fn with_debian(mut self) -> Self {
+        self.debian = true;
         self
     }
 
@@ -84,6 +91,10 @@ impl Scenario {
         if !kernel.join("stamp").exists() {
             return Err(format!("there is no kernel {} to run scenarios on yet: run tests/setup", self.kernel.name()));
         }
+        let disk = vm.join("debian/image");
+        if self.debian && !disk.exists() {
+            return Err("there is no Debian file system for the guest yet: run tests/setup".to_owned());
+        }
         let file = test.replace("::", ".");
         let log = in_directory(&vm.join("logs"), &format!("{file}.log"))?;
         let image = in_directory(&vm.join("run"), &format!("{file}.cpio"))?;
@@ -92,6 +103,7 @@ impl Scenario {
         let machine = Machine {
             kernel: &kernel.join("vmlinux"),
             initramfs: &image,
+            disk: self.debian.then_some(&disk),
             scenario: test,
             limit: self.limit,
             log: &log,
