@@ -179,7 +179,7 @@ impl Avahi {
         let text =
             |index: usize| String::from_utf8_lossy(words.get(index).copied().unwrap_or_default()).replace('\0', "");
         let number = |index: usize| text(index).parse::<i32>().unwrap_or_default();
-        let path = format!("/o{}", number(1));
+        let path = format!("/o{}", number(1).unsigned_abs());
         let (resolver, browser) = ("org.freedesktop.Avahi.ServiceResolver", "org.freedesktop.Avahi.ServiceBrowser");
         match words.first().copied().unwrap_or_default() {
             b"owner" => {
