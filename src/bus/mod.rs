@@ -11,7 +11,7 @@
 //!                  └ avahi: who announces itself in the local network, as a finder sees it
 //! ```
 //!
-//! What is published is the interface of nvme-stas, name by name (see "D-Bus" in README), so that its clients work.
+//! What is published is the interface of nvme-stas, name by name, so that its clients work.
 //! A peer that sends nonsense loses its connection; the program goes on. No key and no secret is ever handed to this module.
 
 pub mod address;

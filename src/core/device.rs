@@ -72,7 +72,7 @@ impl Device {
 
     /// Whether this kernel controller serves `wanted`, so that connecting again would duplicate it.
     ///
-    /// The rule of nvme-stas, see "Transport id" in README: transport, service id, address and host NQN are equal; the NQN
+    /// The rule of nvme-stas, see "Nothing is connected twice" in README: transport, service id, address and host NQN are equal; the NQN
     /// is equal, or `wanted` asks for the well-known discovery NQN, to which a TP8013 controller answers with its own; and
     /// the pinning (interface, source address) that `wanted` asks for is what the connection has.
     pub fn serves(&self, wanted: &TransportId, kind: ControllerKind) -> bool {
