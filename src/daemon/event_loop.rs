@@ -43,8 +43,9 @@ const PROBES: Token = Token(PRIVATE.0 + PrivateServer::TOKENS);
 /// How long a bus that neither gives nor refuses our names can keep us from being ready.
 const BUS_PATIENCE: Duration = Duration::from_secs(5);
 
-/// A helper that lives shorter than this cannot live here at all: starting it again and again would help nobody.
+/// Helpers that live shorter than this, so many in a row, cannot live here at all: starting more would help nobody.
 const HELPER_LIFE: Duration = Duration::from_secs(1);
+const SHORT_LIVES: u32 = 5;
 
 /// How long a stop waits for discovery connections that are to go with the daemon.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
@@ -79,6 +80,7 @@ pub struct Daemon {
     /// The last failure to get its pages that was reported.
     finder_complaint: Option<String>,
     helper_started: Instant,
+    short_lives: u32,
     /// Set by SIGTERM: when to give up waiting.
     stop_by: Option<Instant>,
 }
@@ -124,6 +126,7 @@ impl Daemon {
             finder_is_ours: false,
             finder_complaint: None,
             helper_started: now,
+            short_lives: 0,
             stop_by: None,
             poll,
         };
@@ -543,7 +546,9 @@ impl Daemon {
 
     /// What was asked of the old helper may have been done or not: sysfs tells.
     fn replace_helper(&mut self, now: Instant) -> Result<(), String> {
-        if now.saturating_duration_since(self.helper_started) < HELPER_LIFE {
+        let was_short = now.saturating_duration_since(self.helper_started) < HELPER_LIFE;
+        self.short_lives = if was_short { self.short_lives.saturating_add(1) } else { 0 };
+        if self.short_lives >= SHORT_LIVES {
             return Err("the helper process dies as soon as it is started; see the kernel log".to_owned());
         }
         self.helper_started = now;
