@@ -243,16 +243,7 @@ fn detailed(call: &Message) -> Result<bool, Refusal> {
 
 fn controller_id(call: &Message) -> Result<ControllerId, Refusal> {
     let mut arguments = call.body.parser();
-    let mut next = || arguments.get::<String>().map_err(bad_arguments);
-    Ok(ControllerId {
-        transport: next()?,
-        traddr: next()?,
-        trsvcid: next()?,
-        subsysnqn: next()?,
-        host_traddr: next()?,
-        host_iface: next()?,
-        host_nqn: next()?,
-    })
+    ControllerId::from_strings(|| arguments.get::<String>().map_err(bad_arguments))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

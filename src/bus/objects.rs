@@ -39,6 +39,19 @@ impl ControllerId {
         Transport::parse(&self.transport).map(|transport| TransportId::new(transport, spelling))
     }
 
+    /// From seven strings, in the order in which methods and signals have them.
+    pub fn from_strings<E>(mut next: impl FnMut() -> Result<String, E>) -> Result<ControllerId, E> {
+        Ok(ControllerId {
+            transport: next()?,
+            traddr: next()?,
+            trsvcid: next()?,
+            subsysnqn: next()?,
+            host_traddr: next()?,
+            host_iface: next()?,
+            host_nqn: next()?,
+        })
+    }
+
     /// In the order in which methods and signals have them.
     pub fn strings(&self) -> [&str; 7] {
         [

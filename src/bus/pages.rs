@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ControllerId;
 use super::objects::Description;
+pub use crate::core::finder::PageState;
 use crate::wire::discovery::Entry;
 
 /// One discovery log page entry, every field as a string.
@@ -92,18 +93,6 @@ fn subtype_word(subtype: u8) -> String {
 
 fn treq_word(treq: u8) -> String {
     word(treq, &[(0, "not specified"), (1, "required"), (2, "not required"), (4, "disable sqflow")])
-}
-
-/// How far a page is evidence of what the discovery controller lists now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum PageState {
-    /// Read whole since the finder connected, and no change was reported after it.
-    Fresh,
-    /// From an earlier connection or an earlier life of the finder.
-    Stale,
-    /// None was read yet: the empty page says nothing.
-    None,
 }
 
 impl PageState {

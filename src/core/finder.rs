@@ -50,10 +50,11 @@ impl Origin {
 /// How much a log page is worth as evidence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PageState {
-    /// Never read.
+    /// Never read: that nothing is there says nothing.
     None,
     /// The last good one; it could not be read again since something happened.
     Stale,
+    /// Read whole since its controller was connected, and no change was reported after it.
     Fresh,
 }
 

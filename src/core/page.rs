@@ -5,8 +5,8 @@ use std::rc::Rc;
 
 use crate::core::tid::{NQN_MAX, Spelling, Transport, TransportId, is_usable_address};
 use crate::wire::discovery::{
-    self, Entry, LogPage, PageError, SUBTYPE_CURRENT, SUBTYPE_NVME, SUBTYPE_REFERRAL, TRTYPE_FC, TRTYPE_LOOP,
-    TRTYPE_RDMA, TRTYPE_TCP,
+    Entry, LogPage, PageError, SUBTYPE_CURRENT, SUBTYPE_NVME, SUBTYPE_REFERRAL, TRTYPE_FC, TRTYPE_LOOP, TRTYPE_RDMA,
+    TRTYPE_TCP,
 };
 
 /// A whole log page, checked once.
@@ -147,9 +147,4 @@ fn complaint(entry: &Entry, why: &str) -> String {
         (None, Some(traddr)) => format!("at {traddr:?}: {why}"),
         (None, None) => why.to_owned(),
     }
-}
-
-/// Bytes of a page with these many entries.
-pub const fn size_of_page(entries: usize) -> usize {
-    discovery::HEADER_SIZE + entries * discovery::ENTRY_SIZE
 }

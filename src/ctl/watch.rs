@@ -75,17 +75,9 @@ fn change(role: Role, signal: &Message) -> Option<Change> {
         _ => return None,
     };
     let mut arguments = signal.body.parser();
-    let mut next = || arguments.get::<String>().ok();
-    let id = ControllerId {
-        transport: next()?,
-        traddr: next()?,
-        trsvcid: next()?,
-        subsysnqn: next()?,
-        host_traddr: next()?,
-        host_iface: next()?,
-        host_nqn: next()?,
-    };
-    Some(Change { what, about: About::Controller { id, device: next()? } })
+    let id = ControllerId::from_strings(|| arguments.get::<String>()).ok()?;
+    let device = arguments.get::<String>().ok()?;
+    Some(Change { what, about: About::Controller { id, device } })
 }
 
 fn tron(signal: &Message) -> Option<Change> {

@@ -17,7 +17,6 @@ use crate::config::settings::HostIdentity;
 use crate::core::Machine;
 use crate::core::announcement::Announcement;
 use crate::core::device::ControllerKind;
-use crate::core::finder;
 use crate::core::links::LinkId;
 use crate::core::tid::{Spelling, TransportId};
 use crate::daemon::logger;
@@ -244,11 +243,7 @@ impl Published<'_> {
         let Some(finder) = self.machine.finder() else {
             return;
         };
-        let state = match finder.page_state(tid) {
-            finder::PageState::Fresh => PageState::Fresh,
-            finder::PageState::Stale => PageState::Stale,
-            finder::PageState::None => PageState::None,
-        };
+        let state = finder.page_state(tid);
         let reading = if finder.is_reading(tid) { "running" } else { "None" };
         description.extend([
             ("origin", finder.origin(tid).map_or("", |origin| origin.as_str()).to_owned()),

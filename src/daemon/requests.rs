@@ -20,8 +20,7 @@ use crate::helper::message::{ConnectRequest, ControllerIdentity, Failure, Reply,
 use crate::kernel::fabrics;
 use crate::kernel::sysfs::Sysfs;
 
-/// The device through which controllers are connected.
-pub const FABRICS: &str = "/dev/nvme-fabrics";
+pub use crate::kernel::fabrics::DEVICE as FABRICS;
 
 /// How long to wait before asking for the kernel's options once more.
 const ASK_AGAIN: Duration = Duration::from_secs(60);
