@@ -2,6 +2,15 @@
 //!
 //! It wants its discovery controllers connected ([`Links`] does that), reads the log page of each when it is connected and
 //! whenever it says that something changed, and keeps the last good one. What it learns goes out as [`Testimony`].
+//!
+//! Here is which controllers there are and why; `announced` has those that come and go with announcements, `reading` what is
+//! read from a controller.
+
+mod announced;
+mod reading;
+
+pub use reading::PageState;
+use reading::Reading;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
@@ -15,20 +24,10 @@ use crate::core::deadlines::Deadlines;
 use crate::core::device::ControllerKind;
 use crate::core::evidence::Testimony;
 use crate::core::links::{Disposal, LinkId, Links};
-use crate::core::note::Note;
-use crate::core::page::{self, Page};
+use crate::core::page::Page;
 use crate::core::policy::Policy;
 use crate::core::tid::TransportId;
 use crate::core::{Action, Change, Ticket};
-
-/// Of the entries that a page gets wrong, so many are named in the log.
-const MAX_COMPLAINTS: usize = 5;
-
-/// Discovery controllers known from announcements, which anybody in the local network can make.
-const MAX_DISCOVERED: usize = 256;
-
-/// After the start, discovery controllers known from before have so long to be announced or connected again.
-const GRACE: Duration = Duration::from_secs(60);
 
 /// How a discovery controller became known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,17 +46,6 @@ impl Origin {
     }
 }
 
-/// How much a log page is worth as evidence.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PageState {
-    /// Never read: that nothing is there says nothing.
-    None,
-    /// The last good one; it could not be read again since something happened.
-    Stale,
-    /// Read whole since its controller was connected, and no change was reported after it.
-    Fresh,
-}
-
 /// A wanted discovery controller.
 #[derive(Debug)]
 struct Discovery {
@@ -73,14 +61,6 @@ struct Discovery {
     complaint: Option<String>,
     /// What was reported of the page's entries.
     entry_complaints: BTreeSet<String>,
-}
-
-/// A Get Log Page that is under way.
-#[derive(Debug)]
-struct Reading {
-    ticket: Ticket,
-    /// Something changed meanwhile: read once more.
-    again: bool,
 }
 
 #[derive(Debug)]
@@ -126,11 +106,6 @@ impl Finder {
         }
     }
 
-    /// A discovery controller that an earlier run knew from an announcement, and for how long it had been out of sight then.
-    pub fn remember(&mut self, tid: &Rc<TransportId>, unseen: Duration) {
-        self.remembered.insert(tid.clone(), unseen);
-    }
-
     /// Takes a new configuration in force. Controllers that it no longer contains or admits are let go: the administrator
     /// says so. What was announced before is not contained in it, and stays.
     pub fn configure(&mut self, now: Instant, policy: Policy, persistence: Persistence, links: &mut Links) {
@@ -172,82 +147,6 @@ impl Finder {
         was_discovered || self.announced.contains(tid)
     }
 
-    /// Takes in all that is announced now.
-    pub fn hear_announcements(&mut self, now: Instant, announcements: BTreeSet<Announcement>, links: &mut Links) {
-        self.announcements = announcements;
-        let announced = self.policy.announced(&self.announcements);
-        let before = std::mem::replace(&mut self.announced, announced.clone());
-        for tid in announced.difference(&before) {
-            self.discover(now, tid, links);
-            links.hurry(&link_id(tid));
-        }
-        for tid in before.difference(&announced) {
-            self.look_for(now, tid, links);
-        }
-    }
-
-    /// Wants a controller that is or was announced, if it is not configured.
-    fn discover(&mut self, now: Instant, tid: &Rc<TransportId>, links: &mut Links) {
-        let discovered = self.controllers.values().filter(|other| other.origin == Origin::Discovered).count();
-        let id = link_id(tid);
-        let discovery = match self.controllers.get_mut(tid) {
-            Some(Discovery { origin: Origin::Configured, .. }) => return,
-            Some(discovery) => discovery,
-            None if discovered >= MAX_DISCOVERED => {
-                if !std::mem::replace(&mut self.crowded, true) {
-                    self.actions.push_back(Action::Note(Note::TooManyAnnounced { limit: MAX_DISCOVERED }));
-                }
-                return;
-            }
-            None => {
-                self.actions.push_back(Action::Note(Note::Announced { id: id.clone() }));
-                self.roster_changed = true;
-                self.controllers.entry(tid.clone()).or_insert_with(|| Discovery::new(Origin::Discovered))
-            }
-        };
-        let tentative = !discovery.proven;
-        links.want(now, id.clone(), Rc::new(self.policy.options().clone()));
-        links.set_tentative(&id, tentative);
-        self.look_for(now, tid, links);
-    }
-
-    /// A controller from an earlier run: it has to be announced or connected within some time.
-    fn bring_back(&mut self, now: Instant, tid: &Rc<TransportId>, unseen: Duration, links: &mut Links) {
-        if self.controllers.contains_key(tid) || self.policy.admits(tid).is_err() {
-            return;
-        }
-        self.controllers.insert(tid.clone(), Discovery { proven: true, ..Discovery::new(Origin::Discovered) });
-        let spared_until = now.checked_add(GRACE).unwrap_or(now);
-        self.aging.resume(tid, now.checked_sub(unseen).unwrap_or(now), spared_until);
-        links.want(now, link_id(tid), Rc::new(self.policy.options().clone()));
-    }
-
-    /// Sees whether a discovered controller still is announced or connected. One for which nothing but its announcement
-    /// ever spoke goes with that; others are kept for some time.
-    fn look_for(&mut self, now: Instant, tid: &Rc<TransportId>, links: &mut Links) {
-        let Some(Discovery { origin: Origin::Discovered, proven, device, .. }) = self.controllers.get(tid) else {
-            return;
-        };
-        if device.is_some() || self.announced.contains(tid) {
-            self.aging.see(tid);
-        } else if *proven {
-            if self.aging.lose_sight(now, tid) && self.aging.span() != Some(Duration::ZERO) {
-                let note = Note::OutOfSight { id: link_id(tid), leaves_in: self.aging.span() };
-                self.actions.push_back(Action::Note(note));
-            }
-        } else {
-            self.roster_changed = true;
-            self.drop_controller(tid, links);
-        }
-    }
-
-    fn forget_aged(&mut self, tid: &Rc<TransportId>, links: &mut Links) {
-        self.actions.push_back(Action::Note(Note::Forgotten { id: link_id(tid) }));
-        self.testimonies.push_back((tid.clone(), Testimony::Forgotten));
-        self.roster_changed = true;
-        self.drop_controller(tid, links);
-    }
-
     fn drop_controller(&mut self, tid: &Rc<TransportId>, links: &mut Links) {
         self.forget_reading(tid);
         self.aging.see(tid);
@@ -280,130 +179,6 @@ impl Finder {
             discovery.device = None;
             self.turn_stale(tid);
             self.look_for(now, tid, links);
-        }
-    }
-
-    /// Something may have changed at this discovery controller.
-    pub fn read_soon(&mut self, tid: &Rc<TransportId>) {
-        let Some(discovery) = self.controllers.get_mut(tid) else {
-            return;
-        };
-        match &mut discovery.reading {
-            Some(reading) => reading.again = true,
-            None if discovery.device.is_some() => {
-                self.due.insert(tid.clone());
-            }
-            None => {}
-        }
-    }
-
-    /// Events were lost: every page may have changed.
-    pub fn read_all_soon(&mut self) {
-        let all: Vec<_> = self.controllers.keys().cloned().collect();
-        for tid in all {
-            self.read_soon(&tid);
-        }
-    }
-
-    /// The answer to [`Action::ReadLogPage`]. `Err` says in words what went wrong.
-    pub fn page_read(&mut self, now: Instant, ticket: Ticket, outcome: Result<Box<[u8]>, String>) {
-        let Some(tid) = self.in_flight.remove(&ticket) else {
-            return;
-        };
-        let Some(discovery) = self.controllers.get_mut(&tid) else {
-            return;
-        };
-        let again = discovery.reading.take().is_some_and(|reading| reading.again);
-        let outcome = outcome.and_then(|bytes| Page::new(bytes).map_err(|error| error.to_string()));
-        match outcome {
-            Ok(page) => self.accept_page(&tid, page),
-            Err(why) => self.page_failed(now, &tid, why),
-        }
-        if again {
-            self.read_soon(&tid);
-        }
-    }
-
-    fn accept_page(&mut self, tid: &Rc<TransportId>, page: Page) {
-        let Some(discovery) = self.controllers.get_mut(tid) else {
-            return;
-        };
-        self.retries.cancel(tid);
-        let changed = discovery.page.as_ref() != Some(&page);
-        let news = changed || !discovery.fresh;
-        let device = discovery.device.clone().unwrap_or_default();
-        let (paths, complaints) = page::paths(&page, tid);
-        let read = Note::PageRead {
-            id: link_id(tid),
-            device: device.clone(),
-            entries: page.entries().len(),
-            genctr: page.genctr(),
-        };
-        discovery.failures = 0;
-        discovery.complaint = None;
-        discovery.fresh = true;
-        discovery.page = Some(page);
-        self.complain(tid, complaints);
-        if changed {
-            self.actions.push_back(Action::Note(read));
-        }
-        if news {
-            self.actions.push_back(Action::Publish(Change::LogPage { tid: tid.clone(), device }));
-        }
-        self.testimonies.push_back((tid.clone(), Testimony::Fresh(paths)));
-    }
-
-    fn page_failed(&mut self, now: Instant, tid: &Rc<TransportId>, why: String) {
-        let Some(discovery) = self.controllers.get_mut(tid) else {
-            return;
-        };
-        discovery.failures = discovery.failures.saturating_add(1);
-        if discovery.complaint.as_ref() != Some(&why) {
-            discovery.complaint = Some(why.clone());
-            self.actions.push_back(Action::Note(Note::PageFailed {
-                id: link_id(tid),
-                device: discovery.device.clone().unwrap_or_default(),
-                why,
-                keeps: discovery.page.is_some(),
-            }));
-        }
-        let delay = self.backoff.delay(discovery.failures);
-        self.retries.set(tid.clone(), now + delay);
-        self.turn_stale(tid);
-    }
-
-    fn turn_stale(&mut self, tid: &Rc<TransportId>) {
-        let Some(discovery) = self.controllers.get_mut(tid) else {
-            return;
-        };
-        if std::mem::take(&mut discovery.fresh) {
-            let device = discovery.device.clone().unwrap_or_default();
-            self.actions.push_back(Action::Publish(Change::LogPage { tid: tid.clone(), device }));
-        }
-    }
-
-    /// Reports what is wrong with a page's entries, once, and not without bound.
-    fn complain(&mut self, tid: &Rc<TransportId>, complaints: BTreeSet<String>) {
-        let Some(discovery) = self.controllers.get_mut(tid) else {
-            return;
-        };
-        let fresh: Vec<_> = complaints.difference(&discovery.entry_complaints).collect();
-        for why in fresh.iter().take(MAX_COMPLAINTS) {
-            let note = Note::EntryIgnored { from: (**tid).clone(), why: (*why).clone() };
-            self.actions.push_back(Action::Note(note));
-        }
-        let more = fresh.len().saturating_sub(MAX_COMPLAINTS);
-        if more > 0 {
-            self.actions.push_back(Action::Note(Note::EntriesIgnored { from: (**tid).clone(), more }));
-        }
-        discovery.entry_complaints = complaints;
-    }
-
-    fn forget_reading(&mut self, tid: &Rc<TransportId>) {
-        self.due.remove(tid);
-        self.retries.cancel(tid);
-        if let Some(reading) = self.controllers.get_mut(tid).and_then(|discovery| discovery.reading.take()) {
-            self.in_flight.remove(&reading.ticket);
         }
     }
 
