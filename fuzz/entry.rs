@@ -17,6 +17,7 @@ use stas::helper::message::{ConnectRequest, Failure};
 use stas::kernel::{admin, fabrics, sysfs};
 use stas::wire::discovery::{Entry, LogPage, MAX_RECORDS};
 use stas::wire::pdu::{self, Answer};
+use stas::wire::supported::SupportedLogPages;
 use stas::wire::uevent::{NvmeEvent, Uevent};
 
 /// A discovery log page: viewed as a whole, then read piece by piece from a controller that misbehaves.
@@ -97,6 +98,17 @@ fn read_from_hostile_controller(data: &[u8]) {
         let view = LogPage::new(&page).expect("what was read is a page");
         assert_eq!(page.len() as u64, 1024 * (1 + view.numrec()));
         assert!(!last_rae, "the event would never come again");
+    }
+}
+
+/// The supported log pages.
+pub fn supported(data: &[u8]) {
+    match SupportedLogPages::new(data) {
+        Some(page) => {
+            let bits = data[0x70 * 4 + 2];
+            assert_eq!((page.has_extended_entries(), page.has_pleo()), (bits & 1 != 0, bits & 2 != 0));
+        }
+        None => assert!(data.len() < 1024),
     }
 }
 

@@ -37,6 +37,24 @@ fn log_page() {
 }
 
 #[test]
+fn supported() {
+    let page = |bits: u32| {
+        let mut page = vec![0; 1024];
+        page[0x70 * 4..][..4].copy_from_slice(&bits.to_le_bytes());
+        page
+    };
+    let seeds = Seeds::from([
+        ("nothing", page(0)),
+        ("pleo", page(0x0002_0001)),
+        ("extended", page(0x0001_0001)),
+        ("all", vec![0xff; 1024]),
+        ("short", vec![0xff; 1023]),
+        ("long", vec![0; 2048]),
+    ]);
+    run("supported", seeds, entry::supported);
+}
+
+#[test]
 fn uevent() {
     run("uevent", uevent_seeds(), entry::uevent);
 }
@@ -92,6 +110,10 @@ fn log_page_seeds() -> Seeds {
     let option = log_entry([3, 1, 2, 0, 1, 0, 0xff, 0xff, 32, 0, 0, 0], b"1,tls", b"nqn.x\n", b"1.2.3.4,hostnqn=x", 0);
     let with = |page: Vec<u8>, tail: &[u8]| [&page[..], tail].concat();
     let one = [header(7, 1, 0), tcp.clone()].concat();
+    // TEL and NUMEXAT follow the first entry, and only then comes the second one.
+    let mut extended = [header(8, 2, 0), tcp.clone(), vec![8, 4, 0, 0, 0, 0, 0, 0], tcp.clone()].concat();
+    extended[18] = 1;
+    extended.resize(4096, 0);
     Seeds::from([
         ("empty", header(1, 0, 0)),
         ("one-tcp", one.clone()),
@@ -105,6 +127,7 @@ fn log_page_seeds() -> Seeds {
         ("numrec-at-the-bound", header(1, 16384, 0)),
         ("cut-entry", [header(1, 2, 0), tcp, tcp6[..100].to_vec()].concat()),
         ("unknown-recfmt", header(1, 0, 1)),
+        ("extended", extended),
         // The bytes at the end are moods of the controller, see `fuzz/entry.rs`.
         ("generation-changes", with(one.clone(), &[0, 0, 4, 0])),
         ("numrec-changes", with(one.clone(), &[0, 0, 5, 0])),

@@ -15,9 +15,7 @@ use crate::config::settings::{HostIdentity, Secret};
 use crate::config::value::Entry;
 use crate::config::{Syntax, read_entries};
 use crate::core::tid::NQN_MAX;
-
-/// Longest symbolic name in bytes (NVM Express Base Specification, Discovery Information Management, "Symbolic Name").
-const SYMNAME_MAX: usize = 256;
+use crate::wire::dim::SYMNAME_MAX;
 
 const NQN_FILE: &str = "/etc/nvme/hostnqn";
 const ID_FILE: &str = "/etc/nvme/hostid";

@@ -2,7 +2,8 @@
 //!
 //! Layout and names: NVM Express Base Specification, "Discovery Log Page" and "Discovery Log Page Entry"; the kernel's
 //! `struct nvmf_disc_rsp_page_hdr` and `struct nvmf_disc_rsp_page_entry` in include/linux/nvme.h. The eflags and the
-//! extended page come from TP8010 and TP8013; the extended page is never asked for, so it is not read here.
+//! extended page come from TP8010 and TP8013. The extended page is never asked for; its entries have lengths of their own, so
+//! one that comes all the same is refused.
 //!
 //! The page is what a machine on the network claims. Strings may lack a terminator, be padded with spaces or be no text at
 //! all; numbers may be any number. Whether an entry makes sense for connecting is not judged here.
@@ -14,6 +15,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// Log page identifier.
 pub const LID: u8 = 0x70;
+/// Bit of the log specific parameter of Get Log Page: entries of the port in use only (PLEO).
+pub const LSP_PLEO: u8 = 1 << 1;
 /// Bytes of the page's header, and where the first entry begins.
 pub const HEADER_SIZE: usize = size_of::<Header>();
 /// Bytes of one entry.
@@ -62,6 +65,9 @@ pub const SECTYPE_NONE: u8 = 0;
 pub const SECTYPE_TLS12: u8 = 1;
 pub const SECTYPE_TLS13: u8 = 2;
 
+/// Bit of DLPF: the entries are extended ones.
+const DLPF_EXTENDED: u8 = 1 << 0;
+
 /// Why some bytes are not a discovery log page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PageError {
@@ -69,6 +75,8 @@ pub enum PageError {
     NoHeader { bytes: usize },
     /// A record format that nobody has defined yet.
     RecordFormat(u16),
+    /// Entries of another kind than was asked for.
+    Extended,
     /// numrec beyond [`MAX_RECORDS`].
     TooManyRecords(u64),
     /// Fewer bytes than numrec entries need.
@@ -84,6 +92,7 @@ impl fmt::Display for PageError {
             PageError::RecordFormat(recfmt) => {
                 write!(f, "discovery log page has record format {recfmt}, only format 0 is known")
             }
+            PageError::Extended => f.write_str("discovery log page has extended entries, which were not asked for"),
             PageError::TooManyRecords(numrec) => {
                 write!(f, "discovery log page claims {numrec} entries, at most {MAX_RECORDS} are accepted")
             }
@@ -104,7 +113,8 @@ pub struct Header {
     genctr: U64,
     numrec: U64,
     recfmt: U16,
-    reserved: [u8; 1006],
+    dlpf: u8,
+    reserved: [u8; 1005],
 }
 
 impl Header {
@@ -113,6 +123,9 @@ impl Header {
         let (header, _) = Header::ref_from_prefix(bytes).map_err(|_| PageError::NoHeader { bytes: bytes.len() })?;
         if header.recfmt.get() != 0 {
             return Err(PageError::RecordFormat(header.recfmt.get()));
+        }
+        if header.dlpf & DLPF_EXTENDED != 0 {
+            return Err(PageError::Extended);
         }
         if header.numrec() > MAX_RECORDS {
             return Err(PageError::TooManyRecords(header.numrec()));
@@ -319,6 +332,10 @@ mod tests {
         let mut bytes = page(1, 0, &[]);
         bytes[16] = 1;
         assert_eq!(LogPage::new(&bytes), Err(PageError::RecordFormat(1)));
+        bytes[16..19].copy_from_slice(&[0, 0, 1]);
+        assert_eq!(LogPage::new(&bytes), Err(PageError::Extended));
+        bytes[18] = 2;
+        assert!(LogPage::new(&bytes).is_ok(), "the entries of the port in use only");
     }
 
     #[test]
