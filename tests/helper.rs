@@ -60,7 +60,7 @@ fn call(request: Request) -> (Reply, Option<OwnedFd>) {
             }
             _ => (Reply::Connected { instance: request.keep_alive_tmo.unwrap_or(0), cntlid: 1 }, None),
         },
-        Request::ReadLogPage(identity) => {
+        Request::ReadLogPage { identity, .. } => {
             let file = memfd_create("page", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING).unwrap();
             let mut file = File::from(file);
             file.write_all(&[7; 2048]).unwrap();
@@ -98,6 +98,10 @@ fn identity(device: &str) -> ControllerIdentity {
         host_traddr: String::new(),
         host_iface: String::new(),
     }
+}
+
+fn read_log_page(device: &str) -> Request {
+    Request::ReadLogPage { identity: identity(device), port_local: false }
 }
 
 /// As the daemon's loop does it, but for this socket only.
@@ -145,7 +149,7 @@ fn a_host_without_nvme_fails_cleanly() {
             &enoent,
         ),
         (Request::Disconnect(identity("nvme12345")), &gone),
-        (Request::ReadLogPage(identity("nvme12345")), &gone),
+        (read_log_page("nvme12345"), &gone),
     ] {
         expected.insert(helper.send(&request).unwrap(), reply.clone());
     }
@@ -224,9 +228,9 @@ fn an_absurd_request_is_refused() {
 
 fn a_log_page_arrives() {
     let mut helper = helper();
-    let id = helper.send(&Request::ReadLogPage(identity("nvme1"))).unwrap();
+    let id = helper.send(&read_log_page("nvme1")).unwrap();
     assert_eq!(next(&mut helper), (id, Reply::LogPage { bytes: 2048 }, Some(vec![7; 2048].into())));
-    helper.send(&Request::ReadLogPage(identity("nvme2"))).unwrap();
+    helper.send(&read_log_page("nvme2")).unwrap();
     let (_, unsealed, page) = next(&mut helper);
     assert!(matches!(unsealed, Reply::Failed(Failure::BadPage(_))));
     assert_eq!(page, None);

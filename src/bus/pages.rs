@@ -12,6 +12,9 @@ use super::objects::Description;
 pub use crate::core::finder::PageState;
 use crate::wire::discovery::Entry;
 
+/// In a detailed description: the controller has been left and is read again after so long. Not known to nvme-stas.
+pub const PARKED_KEY: &str = "parked for";
+
 /// One discovery log page entry, every field as a string.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EntryText {

@@ -80,6 +80,8 @@ pub(super) const FINDER: &[Key<FinderSettings>] = &[
     in_section(DISCOVERY_MANAGEMENT, "zeroconf-connections-persistence", |s, v| {
         v.persistence().map(|span| s.zeroconf_persistence = span)
     }),
+    in_section(DISCOVERY_MANAGEMENT, "persistent", |s, v| v.persistent().map(|how| s.persistent = how)),
+    in_section(DISCOVERY_MANAGEMENT, "polling-interval", |s, v| v.interval().map(|span| s.polling_interval = span)),
 ];
 
 pub(super) const CONNECTOR: &[Key<ConnectorSettings>] = &[

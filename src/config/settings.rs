@@ -151,6 +151,16 @@ pub enum Persistence {
     Forever,
 }
 
+/// Whether a connection to a discovery controller stays, once its log page has been read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Persistent {
+    No,
+    /// Unless the controller says that it does not support that.
+    #[default]
+    Auto,
+    Force,
+}
+
 /// `stafd.conf`.
 ///
 /// Discovery controllers get a keep alive timeout of 30 s by default: unlike an I/O controller, whose loss the next I/O
@@ -164,6 +174,9 @@ pub struct FinderSettings {
     /// Keep discovery connections when the daemon stops.
     pub persistent_connections: bool,
     pub zeroconf_persistence: Persistence,
+    pub persistent: Persistent,
+    /// How often those are read again that do not tell when something changes. At least a second.
+    pub polling_interval: Duration,
 }
 
 impl Default for FinderSettings {
@@ -175,6 +188,8 @@ impl Default for FinderSettings {
             zeroconf: true,
             persistent_connections: true,
             zeroconf_persistence: Persistence::For(Duration::from_secs(72 * 3600)),
+            persistent: Persistent::Auto,
+            polling_interval: Duration::from_secs(15 * 60),
         }
     }
 }

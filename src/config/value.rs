@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::config::finding::quoted;
-use crate::config::settings::{DisconnectScope, IpFamily, Persistence};
+use crate::config::settings::{DisconnectScope, IpFamily, Persistence, Persistent};
 use crate::core::tid::Transport;
 
 /// The right-hand side of a key.
@@ -137,6 +137,19 @@ impl Value {
             ("all-connections-matching-disconnect-trtypes", DisconnectScope::AllConnectionsMatchingDisconnectTrtypes),
             ("no-disconnect", DisconnectScope::NoDisconnect),
         ])
+    }
+
+    pub(super) fn persistent(&self) -> Result<Persistent, String> {
+        self.choice(&[("no", Persistent::No), ("auto", Persistent::Auto), ("force", Persistent::Force)])
+    }
+
+    /// Seconds, or a time span; a second at least.
+    pub(super) fn interval(&self) -> Result<Duration, String> {
+        match self.persistence() {
+            Ok(Persistence::For(span)) if span >= Duration::from_secs(1) => Ok(span),
+            _ => Err(self
+                .is_not("an interval", "seconds, or numbers with days, hours, minutes, seconds; one second at least")),
+        }
     }
 
     /// Seconds, or a time span such as `72hours`, `3 days 5 hours`, `1:30:00`. Anything negative is for ever.

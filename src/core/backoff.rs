@@ -53,7 +53,7 @@ impl BackOff {
     pub fn delay(&mut self, failures: u32) -> Duration {
         let doublings = failures.saturating_sub(1).min(6);
         let wait = FIRST.saturating_mul(1 << doublings).min(LONGEST);
-        wait.saturating_sub(wait.mul_f64(self.next_fraction() / 4.0))
+        self.spread(wait)
     }
 
     /// The wait where something was announced but never answered so far: longer and longer, for nobody but whoever announced
@@ -62,7 +62,12 @@ impl BackOff {
         const SECONDS: [u64; 7] = [2, 5, 10, 30, 60, 300, 600];
         let index = usize::try_from(failures).unwrap_or(usize::MAX).saturating_sub(1);
         let wait = Duration::from_secs(SECONDS.get(index).copied().unwrap_or(600));
-        wait.saturating_sub(wait.mul_f64(self.next_fraction() / 4.0))
+        self.spread(wait)
+    }
+
+    /// An interval, less up to a quarter.
+    pub fn spread(&mut self, interval: Duration) -> Duration {
+        interval.saturating_sub(interval.mul_f64(self.next_fraction() / 4.0))
     }
 
     /// The wait after a connect that failed.

@@ -36,13 +36,13 @@ use crate::core::announcement::Announcement;
 use crate::core::connector::Connector;
 use crate::core::device::{ControllerKind, Device};
 use crate::core::evidence::Testimony;
-use crate::core::finder::{Finder, Origin};
+use crate::core::finder::{Finder, Origin, Rules};
 use crate::core::links::{LinkChange, LinkId, Links};
 use crate::core::note::Note;
 use crate::core::policy::Policy;
 use crate::core::portal::PortalId;
 use crate::core::tid::TransportId;
-use crate::helper::message::Failure;
+use crate::helper::message::{Capabilities, Failure};
 
 /// Tells requests apart.
 pub type Ticket = u64;
@@ -56,6 +56,8 @@ pub enum Event {
     /// The settings in force, at start and after each reload; of the roles that this process has.
     Configured {
         host_nqn: String,
+        /// The name under which this host registers; may be empty.
+        symname: String,
         finder: Option<Box<FinderSettings>>,
         connector: Option<Box<ConnectorSettings>>,
     },
@@ -82,6 +84,16 @@ pub enum Event {
     Disconnected {
         ticket: Ticket,
         outcome: Result<(), Failure>,
+    },
+    /// Answers [`Action::Register`]; `false` if the controller takes no registrations.
+    Registered {
+        ticket: Ticket,
+        outcome: Result<bool, Failure>,
+    },
+    /// Answers [`Action::Inquire`].
+    Inquired {
+        ticket: Ticket,
+        outcome: Result<Capabilities, Failure>,
     },
     /// Answers [`Action::ReadLogPage`].
     PageRead {
@@ -122,9 +134,22 @@ pub enum Action {
         ticket: Ticket,
         device: Box<Device>,
     },
+    /// Register this host with a discovery controller, if that takes registrations.
+    Register {
+        ticket: Ticket,
+        device: String,
+    },
+    /// Ask what a discovery controller can do; with `pleo`, also whether it can list the entries of one port only.
+    Inquire {
+        ticket: Ticket,
+        device: String,
+        pleo: bool,
+    },
     ReadLogPage {
         ticket: Ticket,
         device: String,
+        /// Only the entries of the port in use.
+        port_local: bool,
     },
     /// Answer with [`Event::DevicesRead`].
     ReadDevices,
@@ -241,25 +266,31 @@ impl Machine {
 
     pub fn handle(&mut self, now: Instant, event: Event) {
         match event {
-            Event::Configured { host_nqn, finder, connector } => self.configure(now, &host_nqn, finder, connector),
+            Event::Configured { host_nqn, symname, finder, connector } => {
+                let rules = finder.as_ref().map(|finder| Rules::new(finder, symname));
+                self.configure(now, &host_nqn, finder, connector);
+                if let (Some(finder), Some(rules)) = (&mut self.finder, rules) {
+                    finder.set_rules(now, rules, &mut self.links);
+                }
+            }
             Event::FabricsReady(ready) => self.links.set_ready(ready),
             Event::DevicesRead(devices) => {
                 self.links.devices_read(now, devices);
                 self.unsaved = true;
                 if let Some(finder) = &mut self.finder {
-                    finder.read_all_soon();
+                    finder.all_connected_again();
                 }
             }
             Event::DeviceUp(device) => {
                 let name = device.name.clone();
                 self.links.device_up(now, device);
-                self.read_soon(&name);
+                self.tell_finder(&name, Finder::connected_again);
             }
             Event::DeviceRemoved(name) => {
                 self.links.device_down(now, &name);
                 self.unsaved = true;
             }
-            Event::LogChanged(name) => self.read_soon(&name),
+            Event::LogChanged(name) => self.tell_finder(&name, Finder::read_soon),
             Event::Probed { portal, outcome } => self.links.probed(now, &portal, outcome),
             Event::Connected { ticket, outcome } => self.links.connected(now, ticket, outcome),
             Event::Disconnected { ticket, outcome } => {
@@ -268,7 +299,17 @@ impl Machine {
             }
             Event::PageRead { ticket, outcome } => {
                 if let Some(finder) = &mut self.finder {
-                    finder.page_read(now, ticket, outcome);
+                    finder.page_read(now, ticket, outcome, &mut self.links);
+                }
+            }
+            Event::Registered { ticket, outcome } => {
+                if let Some(finder) = &mut self.finder {
+                    finder.registered(now, ticket, outcome);
+                }
+            }
+            Event::Inquired { ticket, outcome } => {
+                if let Some(finder) = &mut self.finder {
+                    finder.inquired(now, ticket, outcome);
                 }
             }
             Event::FinderReports(reports) => {
@@ -388,10 +429,11 @@ impl Machine {
         self.unsaved = true;
     }
 
-    fn read_soon(&mut self, device: &str) {
+    /// Something about a kernel controller, for the discovery controllers that it is.
+    fn tell_finder(&mut self, device: &str, what: fn(&mut Finder, &Rc<TransportId>)) {
         if let Some(finder) = &mut self.finder {
             for id in self.links.served_by(device).filter(|id| id.kind == ControllerKind::Discovery) {
-                finder.read_soon(&id.tid);
+                what(finder, &id.tid);
             }
         }
     }

@@ -48,6 +48,33 @@ pub enum Note {
         failure: Failure,
         retry_in: Duration,
     },
+    Registered {
+        id: LinkId,
+        device: String,
+    },
+    NotRegistered {
+        id: LinkId,
+        device: String,
+        why: String,
+    },
+    RegistrationUnanswered {
+        id: LinkId,
+        device: String,
+    },
+    /// No more than a finer point is lost by it.
+    NotInquired {
+        id: LinkId,
+        why: String,
+    },
+    Parked {
+        id: LinkId,
+        every: Duration,
+    },
+    LeavingFailed {
+        id: LinkId,
+        device: String,
+        failure: Failure,
+    },
     PageRead {
         id: LinkId,
         device: String,
@@ -94,8 +121,11 @@ impl Note {
             Note::Connected { .. }
             | Note::Adopted { .. }
             | Note::Disconnecting { .. }
+            | Note::Registered { .. }
+            | Note::Parked { .. }
             | Note::PageRead { .. }
             | Note::Announced { .. } => Level::Info,
+            Note::NotInquired { .. } => Level::Debug,
             Note::DisconnectFailed { .. } | Note::ControllerIgnored { .. } => Level::Error,
             _ => Level::Warn,
         }
@@ -130,6 +160,27 @@ impl fmt::Display for Note {
             Note::Disconnecting { id, device } => write!(f, "{id}: no longer wanted, disconnecting {device}"),
             Note::DisconnectFailed { id, device, failure, retry_in } => {
                 write!(f, "{id}: {device} could not be disconnected: {failure}; next try in {}", Rounded(*retry_in))
+            }
+            Note::Registered { id, device } => write!(f, "{id}: this host is registered with {device}"),
+            Note::NotRegistered { id, device, why } => {
+                write!(f, "{id}: this host could not be registered with {device}: {why}; ")?;
+                f.write_str("its log page is read all the same, registering is tried again when it is connected again")
+            }
+            Note::RegistrationUnanswered { id, device } => {
+                write!(
+                    f,
+                    "{id}: {device} did not answer the registration of this host, or was lost over it; once it is"
+                )?;
+                f.write_str(" connected again, its log page is read without; a reload tries again to register")
+            }
+            Note::NotInquired { id, why } => {
+                write!(f, "{id}: what it can do beyond the log page could not be asked: {why}; going on without")
+            }
+            Note::Parked { id, every } => {
+                write!(f, "{id}: supports no lasting connection: left, and read again every {}", Rounded(*every))
+            }
+            Note::LeavingFailed { id, device, failure } => {
+                write!(f, "{id}: {device} could not be disconnected: {failure}; tried again when it is read again")
             }
             Note::PageRead { id, device, entries, genctr } => {
                 write!(f, "{id}: {device} lists {entries} entries (generation {genctr})")

@@ -5,8 +5,8 @@ use std::rc::Rc;
 
 use crate::core::tid::{NQN_MAX, Spelling, Transport, TransportId, is_usable_address};
 use crate::wire::discovery::{
-    Entry, LogPage, PageError, SUBTYPE_CURRENT, SUBTYPE_NVME, SUBTYPE_REFERRAL, TRTYPE_FC, TRTYPE_LOOP, TRTYPE_RDMA,
-    TRTYPE_TCP,
+    EFLAG_EPCSD, Entry, LogPage, PageError, SUBTYPE_CURRENT, SUBTYPE_NVME, SUBTYPE_REFERRAL, TRTYPE_FC, TRTYPE_LOOP,
+    TRTYPE_RDMA, TRTYPE_TCP,
 };
 
 /// A whole log page, checked once.
@@ -27,6 +27,15 @@ impl Page {
 
     pub fn entries(&self) -> &[Entry] {
         LogPage::new(&self.bytes).map_or(&[], |page| page.entries())
+    }
+}
+
+impl Page {
+    /// Whether the controller describes itself here, and does not claim to support lasting connections (EPCSD). It may do so
+    /// once for each of its ports.
+    pub fn declines_persistence(&self) -> bool {
+        let mut its_own = self.entries().iter().filter(|entry| entry.subtype() == SUBTYPE_CURRENT).peekable();
+        its_own.peek().is_some() && its_own.all(|entry| entry.eflags() & EFLAG_EPCSD == 0)
     }
 }
 

@@ -124,7 +124,8 @@ fn ask(role: Role, places: &Places, options: &Options) -> Result<String, Failure
             if json { Ok(info + "\n") } else { show::status(&info) }
         }
         Command::List { detailed } => {
-            let controllers = client.list_controllers(*detailed)?;
+            // The table shows one detail: whether a controller is parked.
+            let controllers = client.list_controllers(*detailed || !json)?;
             Ok(match (json, detailed) {
                 (true, _) => json::objects(&controllers),
                 (false, true) => show::controllers_in_detail(&controllers),

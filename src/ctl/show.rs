@@ -4,6 +4,7 @@ use super::client::{Failure, Pairs};
 use super::json::Json;
 use super::table::{Table, printable};
 use crate::bus::ControllerId;
+use crate::bus::pages::PARKED_KEY;
 
 /// What a key says; empty without the key.
 pub fn value(pairs: &Pairs, wanted: &str) -> String {
@@ -28,9 +29,9 @@ pub fn controllers(controllers: &[Pairs]) -> String {
     if controllers.is_empty() {
         return "no controllers\n".to_owned();
     }
-    let mut table = Table::new(&["DEVICE", "TRTYPE", "TRADDR", "TRSVCID", "IFACE", "SUBSYSNQN"]);
+    let mut table = Table::new(&["DEVICE", "TRTYPE", "TRADDR", "TRSVCID", "IFACE", "PARKED FOR", "SUBSYSNQN"]);
     for pairs in controllers {
-        let keys = ["device", "transport", "traddr", "trsvcid", "host-iface", "subsysnqn"];
+        let keys = ["device", "transport", "traddr", "trsvcid", "host-iface", PARKED_KEY, "subsysnqn"];
         table.row(keys.map(|key| value(pairs, key)).to_vec());
     }
     table.text(0)
@@ -163,6 +164,12 @@ DEVICE  TRTYPE  TRADDR           TRSVCID  SUBSYSNQN
 nvme10  tcp     192.168.100.200  8009     nqn.2014-08.org.nvmexpress.discovery
 ";
         assert_eq!(controllers(&[controller()]), expected);
+        let parked = [controller(), pairs(&[("parked for", "893 s"), ("connected", "False")])].concat();
+        let expected = "\
+DEVICE  TRTYPE  TRADDR           TRSVCID  PARKED FOR  SUBSYSNQN
+nvme10  tcp     192.168.100.200  8009     893 s       nqn.2014-08.org.nvmexpress.discovery
+";
+        assert_eq!(controllers(&[parked]), expected);
         assert_eq!(controllers(&[]), "no controllers\n");
     }
 

@@ -21,6 +21,7 @@ use super::client::{Client, Failure, Pairs, Places};
 use super::json::Json;
 use super::show::{controller_id, value};
 use super::table::printable;
+use crate::bus::pages::PARKED_KEY;
 use crate::bus::{ControllerId, Role};
 use crate::core::tid::{DISCOVERY_NQN, Transport, canonical_address};
 
@@ -201,6 +202,10 @@ fn state(pairs: &Pairs, kernel: &dyn Kernel) -> String {
     let device = value(pairs, "device");
     if let Some(state) = kernel.state(&device).filter(|_| device != NO_DEVICE) {
         return state;
+    }
+    let parked = value(pairs, PARKED_KEY);
+    if !parked.is_empty() {
+        return format!("parked for {parked}");
     }
     match value(pairs, "connect attempts").as_str() {
         "" | "0" => "not connected".to_owned(),

@@ -318,9 +318,16 @@ impl Daemon {
                 self.requests.connect(ticket, &id, &options, &self.settings.host);
             }
             Action::Disconnect { ticket, device } => self.requests.disconnect(ticket, &device),
-            Action::ReadLogPage { ticket, device } => {
+            Action::Register { ticket, device } => {
+                log::debug!("{device}: registering this host");
+                self.requests.register(ticket, self.machine.links().device(&device), &self.settings.host);
+            }
+            Action::Inquire { ticket, device, pleo } => {
+                self.requests.inquire(ticket, self.machine.links().device(&device), pleo);
+            }
+            Action::ReadLogPage { ticket, device, port_local } => {
                 log::debug!("{device}: reading the discovery log page");
-                self.requests.read_log_page(ticket, self.machine.links().device(&device));
+                self.requests.read_log_page(ticket, self.machine.links().device(&device), port_local);
             }
             Action::ReadDevices => self.read_devices(now),
             Action::Publish(change) => self.publish(now, change),

@@ -11,12 +11,13 @@ use serde_json::{Map, Value, json};
 
 use crate::bus::avahi_signals::SERVICE_TYPES;
 use crate::bus::objects::Description;
-use crate::bus::pages::{in_order, to_json};
+use crate::bus::pages::{PARKED_KEY, in_order, to_json};
 use crate::bus::{ControllerId, EntryText, FinderPage, Objects, PageState, Role};
 use crate::config::settings::HostIdentity;
 use crate::core::Machine;
 use crate::core::announcement::Announcement;
 use crate::core::device::ControllerKind;
+use crate::core::finder::Step;
 use crate::core::links::LinkId;
 use crate::core::tid::{Spelling, TransportId};
 use crate::daemon::logger;
@@ -244,13 +245,19 @@ impl Published<'_> {
             return;
         };
         let state = finder.page_state(tid);
-        let reading = if finder.is_reading(tid) { "running" } else { "None" };
+        let step = finder.step(tid);
+        let running = |its: Step, otherwise: &str| if step == Some(its) { "running" } else { otherwise }.to_owned();
         description.extend([
             ("origin", finder.origin(tid).map_or("", |origin| origin.as_str()).to_owned()),
-            ("get log page operation", reading.to_owned()),
-            ("get supported log page operation", "None".to_owned()),
+            ("get log page operation", running(Step::Read, "None")),
+            ("register operation", running(Step::Register, finder.registration(tid))),
+            ("get supported log page operation", running(Step::Inquire, "None")),
             (PageState::KEY, state.as_str().to_owned()),
         ]);
+        if let Some(until) = finder.parked_until(tid) {
+            let left = until.saturating_duration_since(self.facts.now).as_secs();
+            description.push((PARKED_KEY, format!("{left} s")));
+        }
     }
 
     fn add_connector_details(&self, tid: &TransportId, description: &mut Description) {

@@ -16,7 +16,7 @@ use crate::core::device::{ControllerKind, Device};
 use crate::core::links::{LinkId, needs_discovery_option};
 use crate::core::{Event, Ticket};
 use crate::helper::Helper;
-use crate::helper::message::{ConnectRequest, ControllerIdentity, Failure, Reply, Request, RequestId};
+use crate::helper::message::{ConnectRequest, ControllerIdentity, Failure, RegisterRequest, Reply, Request, RequestId};
 use crate::kernel::fabrics;
 use crate::kernel::sysfs::Sysfs;
 
@@ -31,6 +31,8 @@ enum Purpose {
     Options,
     Connect(Ticket),
     Disconnect(Ticket),
+    Register(Ticket),
+    Inquire(Ticket),
     Page(Ticket),
 }
 
@@ -103,10 +105,27 @@ impl Requests {
         self.send(&Request::Disconnect(ControllerIdentity::from(device)), Purpose::Disconnect(ticket));
     }
 
-    pub fn read_log_page(&mut self, ticket: Ticket, device: Option<&Device>) {
+    pub fn register(&mut self, ticket: Ticket, device: Option<&Device>, host: &HostIdentity) {
+        let request = |identity| {
+            let (hostid, symname) = (host.id.clone(), host.symname.clone().unwrap_or_default());
+            Request::Register(Box::new(RegisterRequest { identity, hostid, symname }))
+        };
+        self.ask(device, Purpose::Register(ticket), request);
+    }
+
+    pub fn inquire(&mut self, ticket: Ticket, device: Option<&Device>, pleo: bool) {
+        self.ask(device, Purpose::Inquire(ticket), |identity| Request::Inquire { identity, pleo });
+    }
+
+    pub fn read_log_page(&mut self, ticket: Ticket, device: Option<&Device>, port_local: bool) {
+        self.ask(device, Purpose::Page(ticket), |identity| Request::ReadLogPage { identity, port_local });
+    }
+
+    /// Something of a controller that there is.
+    fn ask(&mut self, device: Option<&Device>, purpose: Purpose, what: impl FnOnce(ControllerIdentity) -> Request) {
         match device {
-            Some(device) => self.send(&Request::ReadLogPage(ControllerIdentity::from(device)), Purpose::Page(ticket)),
-            None => self.fail(Purpose::Page(ticket), Failure::Gone),
+            Some(device) => self.send(&what(ControllerIdentity::from(device)), purpose),
+            None => self.fail(purpose, Failure::Gone),
         }
     }
 
@@ -143,6 +162,10 @@ impl Requests {
                 Event::Connected { ticket, outcome: Ok(sysfs.controller(&format!("nvme{instance}"))) }
             }
             (Purpose::Disconnect(ticket), Reply::Disconnected, _) => Event::Disconnected { ticket, outcome: Ok(()) },
+            (Purpose::Register(ticket), Reply::Registered(taken), _) => {
+                Event::Registered { ticket, outcome: Ok(taken) }
+            }
+            (Purpose::Inquire(ticket), Reply::Capabilities(can), _) => Event::Inquired { ticket, outcome: Ok(can) },
             (Purpose::Page(ticket), Reply::LogPage { .. }, Some(page)) => Event::PageRead { ticket, outcome: Ok(page) },
             (purpose, _, _) => failed(purpose, Failure::BadReply),
         })
@@ -213,6 +236,8 @@ fn failed(purpose: Purpose, failure: Failure) -> Event {
         Purpose::Options => Event::FabricsReady(false),
         Purpose::Connect(ticket) => Event::Connected { ticket, outcome: Err(failure) },
         Purpose::Disconnect(ticket) => Event::Disconnected { ticket, outcome: Err(failure) },
+        Purpose::Register(ticket) => Event::Registered { ticket, outcome: Err(failure) },
+        Purpose::Inquire(ticket) => Event::Inquired { ticket, outcome: Err(failure) },
         Purpose::Page(ticket) => Event::PageRead { ticket, outcome: Err(failure.to_string()) },
     }
 }

@@ -95,6 +95,7 @@ impl Settings {
     pub fn event(&self) -> Event {
         Event::Configured {
             host_nqn: self.host.nqn.clone(),
+            symname: self.host.symname.clone().unwrap_or_default(),
             finder: self.finder.clone(),
             connector: self.connector.clone(),
         }

@@ -6,8 +6,11 @@ use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
 
-use super::message::{ConnectRequest, ControllerIdentity, Failure, Reply, Request, wipe};
-use super::page;
+use super::message::{
+    Capabilities, ConnectRequest, ControllerIdentity, Failure, RegisterRequest, Reply, Request, wipe,
+};
+use super::{page, registration};
+use crate::core::device::Device;
 use crate::kernel::sysfs::{self, Sysfs};
 use crate::kernel::{admin, fabrics};
 
@@ -21,7 +24,11 @@ pub fn perform(request: Request) -> (Reply, Option<OwnedFd>) {
         Request::Disconnect(identity) => {
             Sysfs::new(sysfs::CLASS).disconnect(&identity).map(|()| (Reply::Disconnected, None))
         }
-        Request::ReadLogPage(identity) => read_log_page(&identity).map(|(reply, page)| (reply, Some(page))),
+        Request::Register(request) => register(&request).map(|reply| (reply, None)),
+        Request::Inquire { identity, pleo } => inquire(&identity, pleo).map(|reply| (reply, None)),
+        Request::ReadLogPage { identity, port_local } => {
+            read_log_page(&identity, port_local).map(|(reply, page)| (reply, Some(page)))
+        }
     };
     result.unwrap_or_else(|failure| (Reply::Failed(failure), None))
 }
@@ -50,19 +57,52 @@ fn connect(mut request: ConnectRequest) -> Result<Reply, Failure> {
     Ok(Reply::Connected { instance, cntlid })
 }
 
-fn read_log_page(identity: &ControllerIdentity) -> Result<(Reply, OwnedFd), Failure> {
+fn register(request: &RegisterRequest) -> Result<Reply, Failure> {
+    let (file, device) = open(&request.identity)?;
+    let takes_registrations = match device.dctype.as_str() {
+        // Before 5.18 the kernel does not tell.
+        "" => admin::identify(&file)?.takes_registrations(),
+        dctype => matches!(dctype, "ddc" | "cdc"),
+    };
+    if takes_registrations {
+        registration::register(&file, &device, &request.hostid, &request.symname)?;
+    }
+    Ok(Reply::Registered(takes_registrations))
+}
+
+fn inquire(identity: &ControllerIdentity, pleo: bool) -> Result<Reply, Failure> {
+    let (file, _) = open(identity)?;
+    let identified = admin::identify(&file)?;
+    let pleo = if pleo && !identified.is_central() {
+        match admin::supports_pleo(&file) {
+            Err(Failure::NvmeStatus(_)) => None,
+            answer => Some(answer?),
+        }
+    } else {
+        None
+    };
+    Ok(Reply::Capabilities(Capabilities { notices: identified.notices, pleo }))
+}
+
+fn read_log_page(identity: &ControllerIdentity, port_local: bool) -> Result<(Reply, OwnedFd), Failure> {
+    let (file, _) = open(identity)?;
+    let page = admin::read_discovery_log_page(&file, port_local)?;
+    let file = page::write(&page).map_err(errno)?;
+    Ok((Reply::LogPage { bytes: page.len() as u64 }, file))
+}
+
+/// The controller described, and what sysfs shows of it.
+fn open(identity: &ControllerIdentity) -> Result<(File, Device), Failure> {
     let number = sysfs::number_of(&identity.device)
         .ok_or_else(|| Failure::BadField("device is not of the form nvmeN".to_owned()))?;
-    let device = File::open(format!("/dev/nvme{number}")).map_err(|error| match errno(error) {
+    let file = File::open(format!("/dev/nvme{number}")).map_err(|error| match errno(error) {
         Failure::Errno(errno) if errno == Errno::EAGAIN as i32 => Failure::NotReady,
         Failure::Errno(errno) if errno == Errno::ENOENT as i32 || errno == Errno::ENXIO as i32 => Failure::Gone,
         failure => failure,
     })?;
-    // After opening: if the name has changed hands since, the descriptor is of a dead controller, which sends no page.
-    Sysfs::new(sysfs::CLASS).check(identity)?;
-    let page = admin::read_discovery_log_page(&device)?;
-    let file = page::write(&page).map_err(errno)?;
-    Ok((Reply::LogPage { bytes: page.len() as u64 }, file))
+    // After opening: if the name has changed hands since, the descriptor is of a dead controller, which takes no command.
+    let device = Sysfs::new(sysfs::CLASS).check(identity)?;
+    Ok((file, device))
 }
 
 fn read_text(device: &File) -> Result<String, Failure> {

@@ -21,9 +21,23 @@ pub enum Request {
     Connect(Box<ConnectRequest>),
     /// Write `delete_controller`, if the controller still is the one described.
     Disconnect(ControllerIdentity),
+    /// Register this host with a discovery controller that takes registrations (DIM), if it still is the one described.
+    Register(Box<RegisterRequest>),
+    /// What a discovery controller can do: Identify, and with `pleo` also Get Log Page 00h, unless it is a central one.
+    Inquire { identity: ControllerIdentity, pleo: bool },
     /// Get Log Page 70h of a discovery controller, whole and consistent, if the controller still is the one described:
-    /// the page of another one would be wrong evidence.
-    ReadLogPage(ControllerIdentity),
+    /// the page of another one would be wrong evidence. `port_local`: only the entries of the port in use.
+    ReadLogPage { identity: ControllerIdentity, port_local: bool },
+}
+
+/// NQN, address and transport are those of the connection.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RegisterRequest {
+    pub identity: ControllerIdentity,
+    /// A UUID, for kernels that do not show which one the connection has.
+    pub hostid: String,
+    /// May be empty.
+    pub symname: String,
 }
 
 /// The fields of a connect string (kernel: `nvmf_parse_options`). Empty strings and `None` are left out; the helper
@@ -128,11 +142,23 @@ pub enum Reply {
         cntlid: u16,
     },
     Disconnected,
+    /// `false`: the controller does not take registrations.
+    Registered(bool),
+    Capabilities(Capabilities),
     /// The page is in the sealed memory file that comes with this message.
     LogPage {
         bytes: u64,
     },
     Failed(Failure),
+}
+
+/// What a discovery controller can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capabilities {
+    /// It tells when its log page changes.
+    pub notices: bool,
+    /// It can be asked for the entries of the port in use only; `None`: it did not say, or was not asked.
+    pub pleo: Option<bool>,
 }
 
 /// Why a request failed. `Display` is meant to follow "cannot connect …: ".
@@ -177,7 +203,9 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Failure::Errno(errno) => explain(Errno::from_raw(*errno), f),
-            Failure::NvmeStatus(status) => write!(f, "the controller answered with NVMe status {status:#x}"),
+            Failure::NvmeStatus(status) => {
+                write!(f, "the controller answered with NVMe status {status:#x}{}", explain_status(*status))
+            }
             Failure::Gone => f.write_str("the controller does not exist any more"),
             Failure::NotReady => f.write_str("the controller is not connected at the moment"),
             Failure::Interrupted => f.write_str("the connection was lost, or the controller did not answer in time"),
@@ -201,6 +229,26 @@ impl fmt::Display for Failure {
 impl From<Errno> for Failure {
     fn from(errno: Errno) -> Failure {
         Failure::Errno(errno as i32)
+    }
+}
+
+/// The names of statuses that discovery controllers refuse commands with (NVM Express Base Specification, "Status Code").
+fn explain_status(status: u16) -> &'static str {
+    // Without More, Do Not Retry and Command Retry Delay.
+    match status & 0x7ff {
+        0x01 => " (Invalid Command Opcode: it does not know this command)",
+        0x02 => " (Invalid Field in Command)",
+        0x06 => " (Internal Error)",
+        0x0c => " (Command Sequence Error)",
+        0x15 => " (Operation Denied)",
+        0x22 => " (Command Interrupted)",
+        0x109 => " (Invalid Log Page)",
+        0x12f => " (Invalid Discovery Information)",
+        0x132 => " (Insufficient Discovery Resources)",
+        0x133 => " (Requested Function Disabled)",
+        0x190 => " (Discover Restart)",
+        0x191 => " (Authentication Required)",
+        _ => "",
     }
 }
 
@@ -256,5 +304,12 @@ mod tests {
         let text = |errno: Errno| Failure::from(errno).to_string();
         assert_eq!(text(Errno::ECONNREFUSED), "nothing listens at that address and port (ECONNREFUSED)");
         assert_eq!(text(Errno::EXFULL), "Exchange full (EXFULL)");
+    }
+
+    #[test]
+    fn a_status_is_named_whatever_its_flags() {
+        let text = Failure::NvmeStatus(0x4132).to_string();
+        assert_eq!(text, "the controller answered with NVMe status 0x4132 (Insufficient Discovery Resources)");
+        assert_eq!(Failure::NvmeStatus(0x7ff).to_string(), "the controller answered with NVMe status 0x7ff");
     }
 }

@@ -14,14 +14,15 @@
 //! The helper outlives the signals that end the daemon and exits when the daemon's end of the pair closes. It parses nothing
 //! that comes from the network beyond the header of a log page.
 //!
-//! `message` is what is said, `packet` how, `process` the helper, `call` what its children do, `page` how a log page is
-//! handed over.
+//! `message` is what is said, `packet` how, `process` the helper, `call` what its children do (`registration`: what they say of
+//! this host), `page` how a log page is handed over.
 
 mod call;
 pub mod message;
 mod packet;
 mod page;
 mod process;
+mod registration;
 
 use std::collections::VecDeque;
 use std::io;

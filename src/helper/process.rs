@@ -111,7 +111,9 @@ impl Process {
             Request::ReadOptions => c"stas-options",
             Request::Connect(_) => c"stas-connect",
             Request::Disconnect(_) => c"stas-disconnect",
-            Request::ReadLogPage(_) => c"stas-log-page",
+            Request::Register(_) => c"stas-register",
+            Request::Inquire { .. } => c"stas-inquire",
+            Request::ReadLogPage { .. } => c"stas-log-page",
         });
         let (reply, file) = (self.call)(request);
         let sent = packet::encode(id, &reply)

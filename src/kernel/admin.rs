@@ -1,15 +1,18 @@
 //! Admin commands through `NVME_IOCTL_ADMIN_CMD` on `/dev/nvmeN`, and the discovery log page read with them.
 //!
-//! Commands: NVM Express Base Specification, "Get Log Page command"; `struct nvme_passthru_cmd` in the kernel's
-//! include/uapi/linux/nvme_ioctl.h. A command blocks until the controller answers, up to the kernel's admin timeout of a
-//! minute, after which the kernel resets the controller: for the helper's children only.
+//! Commands: NVM Express Base Specification, "Get Log Page command", "Identify command", "Discovery Information Management
+//! command"; `struct nvme_passthru_cmd` in the kernel's include/uapi/linux/nvme_ioctl.h. A command blocks until the
+//! controller answers, up to the kernel's admin timeout of a minute, after which the kernel resets the controller: for the
+//! helper's children only.
 
 use std::os::fd::{AsFd, AsRawFd};
 
 use nix::errno::Errno;
 
 use crate::helper::message::Failure;
-use crate::wire::discovery::{self, Entry, HEADER_SIZE, Header, LogPage};
+use crate::wire::dim;
+use crate::wire::discovery::{self, Entry, HEADER_SIZE, Header, LSP_PLEO, LogPage};
+use crate::wire::supported::{self, SupportedLogPages};
 
 /// Bytes of a Get Log Page command that any controller has to carry out: the smallest limit that MDTS can express is twice
 /// that. A small page needs no larger ones.
@@ -34,11 +37,25 @@ const HOST_ABORTED: i32 = 0x371;
 
 const OPCODE_GET_LOG_PAGE: u8 = 0x02;
 const OPCODE_IDENTIFY: u8 = 0x06;
+const OPCODE_DIM: u8 = 0x21;
 /// Identify, Controller or Namespace Structure: the controller's own data structure.
 const CNS_CONTROLLER: u32 = 0x01;
 const IDENTIFY_SIZE: usize = 4096;
-/// Maximum Data Transfer Size in that structure.
+/// Fields of that structure: Maximum Data Transfer Size, Optional Asynchronous Events Supported, Controller Type, Discovery
+/// Controller Type.
 const MDTS: usize = 77;
+const OAES: usize = 92;
+const CNTRLTYPE: usize = 111;
+const DCTYPE: usize = 1806;
+/// OAES, byte 3: Discovery Log Page Change Notices.
+const CHANGE_NOTICES: u8 = 1 << 7;
+const CNTRLTYPE_DISCOVERY: u8 = 2;
+const DCTYPE_DDC: u8 = 1;
+const DCTYPE_CDC: u8 = 2;
+
+/// A registration has to be answered within so many milliseconds. One that has not been is what the kernel resets the
+/// controller for, so this is long; but whatever the controller lists has to wait for it.
+const DIM_TIMEOUT: u32 = 15_000;
 
 /// `struct nvme_passthru_cmd`.
 #[derive(Default)]
@@ -70,11 +87,69 @@ mod ioctl {
     nix::ioctl_readwrite!(admin_cmd, b'N', 0x41, super::PassthruCommand);
 }
 
-/// Reads the discovery log page of the controller behind `device`, an open `/dev/nvmeN`, whole and consistent.
-pub fn read_discovery_log_page(device: impl AsFd) -> Result<Vec<u8>, Failure> {
+/// Reads the discovery log page of the controller behind `device`, an open `/dev/nvmeN`, whole and consistent; only the
+/// entries of the port in use, if it can do that and is asked to.
+pub fn read_discovery_log_page(device: impl AsFd, port_local: bool) -> Result<Vec<u8>, Failure> {
     let device = device.as_fd();
-    let largest = || largest_piece(&device);
-    read_whole_page(largest, |offset, piece, rae| get_log_page(&device, discovery::LID, offset, piece, rae))
+    let largest = || identify(&device).map_or(SMALL_PIECE, |identity| piece_for(identity.mdts));
+    let lsp = if port_local { LSP_PLEO } else { 0 };
+    read_whole_page(largest, |offset, piece, rae| {
+        get_log_page(&device, LogPageId { lid: discovery::LID, lsp }, offset, piece, rae)
+    })
+}
+
+/// Whether the discovery log page can be asked for the entries of the port in use only.
+pub fn supports_pleo(device: impl AsFd) -> Result<bool, Failure> {
+    // What a controller does not send stays zero: not supported.
+    let mut page = [0; supported::SIZE];
+    get_log_page(&device, LogPageId { lid: supported::LID, lsp: 0 }, 0, &mut page, true)?;
+    Ok(SupportedLogPages::new(&page).is_some_and(SupportedLogPages::has_pleo))
+}
+
+/// What Identify Controller says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    mdts: u8,
+    cntrltype: u8,
+    dctype: u8,
+    /// It tells when its discovery log page changes.
+    pub notices: bool,
+}
+
+impl Identity {
+    fn new(bytes: &[u8]) -> Identity {
+        let field = |at: usize| bytes.get(at).copied().unwrap_or_default();
+        Identity {
+            mdts: field(MDTS),
+            cntrltype: field(CNTRLTYPE),
+            dctype: field(DCTYPE),
+            notices: field(OAES + 3) & CHANGE_NOTICES != 0,
+        }
+    }
+
+    /// Whether hosts can register with it: what says of which type it is knows of that (TP8010).
+    pub fn takes_registrations(&self) -> bool {
+        self.cntrltype == CNTRLTYPE_DISCOVERY && matches!(self.dctype, DCTYPE_DDC | DCTYPE_CDC)
+    }
+
+    pub fn is_central(&self) -> bool {
+        self.dctype == DCTYPE_CDC
+    }
+}
+
+pub fn identify(device: &impl AsFd) -> Result<Identity, Failure> {
+    let mut bytes = vec![0; IDENTIFY_SIZE];
+    let command = PassthruCommand { opcode: OPCODE_IDENTIFY, cdw10: CNS_CONTROLLER, ..PassthruCommand::default() };
+    admin_command(device, &mut bytes, command)?;
+    Ok(Identity::new(&bytes))
+}
+
+/// Registers this host with a discovery controller. A controller that does not answer is reset by the kernel:
+/// [`Failure::Interrupted`].
+pub fn register(device: impl AsFd, registration: dim::Registration<'_>) -> Result<(), Failure> {
+    let cdw10 = dim::TASK_REGISTER;
+    let command = PassthruCommand { opcode: OPCODE_DIM, cdw10, timeout_ms: DIM_TIMEOUT, ..PassthruCommand::default() };
+    admin_command(&device, &mut registration.to_bytes(), command)
 }
 
 /// [`read_page`], and whatever comes of it, the asynchronous event is cleared if the controller still answers: it would not
@@ -92,16 +167,8 @@ pub fn read_whole_page(
     outcome
 }
 
-/// The most that one command may ask this controller for: 2^MDTS pages, and no limit where MDTS is 0. The page size is not
-/// known here, but is 4 KiB at least.
-fn largest_piece(device: &impl AsFd) -> usize {
-    let mut identity = vec![0; IDENTIFY_SIZE];
-    match admin_command(device, OPCODE_IDENTIFY, &mut identity, CNS_CONTROLLER, [0; 3]) {
-        Ok(()) => piece_for(identity.get(MDTS).copied().unwrap_or_default()),
-        Err(_) => SMALL_PIECE,
-    }
-}
-
+/// The most that one command may ask a controller for: 2^MDTS pages, and no limit where MDTS is 0. The page size is not known
+/// here, but is 4 KiB at least.
 fn piece_for(mdts: u8) -> usize {
     match mdts {
         0 => LARGE_PIECE,
@@ -109,28 +176,34 @@ fn piece_for(mdts: u8) -> usize {
     }
 }
 
-/// One Get Log Page command. `offset` and the length of `piece` are multiples of 4 bytes. `rae` (Retain Asynchronous Event)
-/// set leaves the event that announced the change in place; cleared, it allows the next one.
-fn get_log_page(device: &impl AsFd, lid: u8, offset: u64, piece: &mut [u8], rae: bool) -> Result<(), Failure> {
-    let numd = u32::try_from(piece.len() / 4).unwrap_or(u32::MAX).saturating_sub(1);
-    let cdw10 = numd << 16 | u32::from(rae) << 15 | u32::from(lid);
-    admin_command(device, OPCODE_GET_LOG_PAGE, piece, cdw10, [numd >> 16, offset as u32, (offset >> 32) as u32])
+/// Which log page, and what of it.
+#[derive(Debug, Clone, Copy)]
+struct LogPageId {
+    lid: u8,
+    /// Log specific parameter, 7 bits.
+    lsp: u8,
 }
 
-/// One admin command that fills `data`; `rest` is command dwords 11 to 13.
-fn admin_command(device: &impl AsFd, opcode: u8, data: &mut [u8], cdw10: u32, rest: [u32; 3]) -> Result<(), Failure> {
-    let data_len = u32::try_from(data.len()).map_err(|_| Failure::Errno(Errno::EINVAL as i32))?;
-    let [cdw11, cdw12, cdw13] = rest;
-    let mut command = PassthruCommand {
-        opcode,
-        addr: data.as_mut_ptr().expose_provenance() as u64,
-        data_len,
-        cdw10,
-        cdw11,
-        cdw12,
-        cdw13,
+/// One Get Log Page command. `offset` and the length of `piece` are multiples of 4 bytes. `rae` (Retain Asynchronous Event)
+/// set leaves the event that announced the change in place; cleared, it allows the next one.
+fn get_log_page(device: &impl AsFd, id: LogPageId, offset: u64, piece: &mut [u8], rae: bool) -> Result<(), Failure> {
+    let numd = u32::try_from(piece.len() / 4).unwrap_or(u32::MAX).saturating_sub(1);
+    let command = PassthruCommand {
+        opcode: OPCODE_GET_LOG_PAGE,
+        cdw10: numd << 16 | u32::from(rae) << 15 | u32::from(id.lsp) << 8 | u32::from(id.lid),
+        cdw11: numd >> 16,
+        cdw12: offset as u32,
+        cdw13: (offset >> 32) as u32,
         ..PassthruCommand::default()
     };
+    admin_command(device, piece, command)
+}
+
+/// One admin command that fills `data` or sends it, as its opcode says.
+fn admin_command(device: &impl AsFd, data: &mut [u8], command: PassthruCommand) -> Result<(), Failure> {
+    let data_len = u32::try_from(data.len()).map_err(|_| Failure::Errno(Errno::EINVAL as i32))?;
+    let addr = data.as_mut_ptr().expose_provenance() as u64;
+    let mut command = PassthruCommand { addr, data_len, ..command };
     // SAFETY: `command` is laid out as the kernel's struct, and `addr` with `data_len` is the exclusively borrowed `data`,
     // the only memory that the kernel writes to besides `command` itself.
     #[allow(unsafe_code)]
@@ -250,6 +323,22 @@ mod tests {
         let pieces = [0, 1, 2, 5, 6, 7, 51, 52, 255].map(piece_for);
         let k = 1024;
         assert_eq!(pieces, [256 * k, 8 * k, 16 * k, 128 * k, 256 * k, 256 * k, 256 * k, 256 * k, 256 * k]);
+    }
+
+    #[test]
+    fn identify_tells_what_kind_of_controller_it_is() {
+        let identity = |cntrltype, dctype, oaes: u32| {
+            let mut bytes = vec![0; 4096];
+            (bytes[111], bytes[1806]) = (cntrltype, dctype);
+            bytes[92..96].copy_from_slice(&oaes.to_le_bytes());
+            let identity = Identity::new(&bytes);
+            (identity.takes_registrations(), identity.is_central(), identity.notices)
+        };
+        assert_eq!(identity(2, 0, 1 << 31), (false, false, true));
+        assert_eq!(identity(2, 1, 0x7fff_ffff), (true, false, false));
+        assert_eq!(identity(2, 2, 0), (true, true, false));
+        assert_eq!(identity(1, 1, 0), (false, false, false));
+        assert_eq!(identity(2, 3, 0), (false, false, false));
     }
 
     #[test]

@@ -60,9 +60,9 @@ impl Sysfs {
         read_device(&self.root, name, &Interfaces::default())
     }
 
-    /// Whether `nvmeN` is the controller described at this moment.
-    pub fn check(&self, identity: &ControllerIdentity) -> Result<(), Failure> {
-        self.find(identity).map(drop)
+    /// What is shown of `nvmeN` if it is the controller described at this moment.
+    pub fn check(&self, identity: &ControllerIdentity) -> Result<Device, Failure> {
+        self.find(identity).map(|(_, device)| device)
     }
 
     /// Takes a controller down if it is the one described. Blocks until the kernel has done it, half a minute and more.
@@ -70,7 +70,7 @@ impl Sysfs {
     /// The directory stays open from before the comparison until after the write, and it belongs to that controller for
     /// ever: when the name changes hands meanwhile, the write fails instead of reaching the new owner.
     pub fn disconnect(&self, identity: &ControllerIdentity) -> Result<(), Failure> {
-        let attributes = self.find(identity)?;
+        let (attributes, _) = self.find(identity)?;
         let gone = |errno| match errno {
             Errno::ENOENT | Errno::ENODEV => Failure::Gone,
             errno => Failure::from(errno),
@@ -81,11 +81,11 @@ impl Sysfs {
         Ok(())
     }
 
-    fn find(&self, identity: &ControllerIdentity) -> Result<Attributes, Failure> {
+    fn find(&self, identity: &ControllerIdentity) -> Result<(Attributes, Device), Failure> {
         number_of(&identity.device).ok_or_else(|| Failure::BadField("device is not of the form nvmeN".to_owned()))?;
         let attributes = Attributes::open(&self.root, &identity.device).ok_or(Failure::Gone)?;
         let device = device_from(&identity.device, &attributes, &Interfaces::default()).ok_or(Failure::Gone)?;
-        if is(&device, identity) { Ok(attributes) } else { Err(Failure::NotThatController) }
+        if is(&device, identity) { Ok((attributes, device)) } else { Err(Failure::NotThatController) }
     }
 }
 

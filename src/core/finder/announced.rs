@@ -32,6 +32,7 @@ impl Finder {
         for tid in announced.difference(&before) {
             self.discover(now, tid, links);
             links.hurry(&link_id(tid));
+            self.poll_now(now, tid, links);
         }
         for tid in before.difference(&announced) {
             self.look_for(now, tid, links);
@@ -77,10 +78,11 @@ impl Finder {
     /// Sees whether a discovered controller still is announced or connected. One for which nothing but its announcement
     /// ever spoke goes with that; others are kept for some time.
     pub(super) fn look_for(&mut self, now: Instant, tid: &Rc<TransportId>, links: &mut Links) {
-        let Some(Discovery { origin: Origin::Discovered, proven, device, .. }) = self.controllers.get(tid) else {
+        let Some(Discovery { origin: Origin::Discovered, proven, device, session, .. }) = self.controllers.get(tid)
+        else {
             return;
         };
-        if device.is_some() || self.announced.contains(tid) {
+        if device.is_some() || session.is_polled() || self.announced.contains(tid) {
             self.aging.see(tid);
         } else if *proven {
             if self.aging.lose_sight(now, tid) && self.aging.span() != Some(Duration::ZERO) {

@@ -3,14 +3,18 @@
 //! It wants its discovery controllers connected ([`Links`] does that), reads the log page of each when it is connected and
 //! whenever it says that something changed, and keeps the last good one. What it learns goes out as [`Testimony`].
 //!
-//! Here is which controllers there are and why; `announced` has those that come and go with announcements, `reading` what is
-//! read from a controller.
+//! Here is which controllers there are and why; `announced` has those that come and go with announcements, `session` what is
+//! done with a controller once it is connected, `reading` what is read from it, `parking` when it is left in between.
 
 mod announced;
+mod parking;
 mod reading;
+mod session;
 
 pub use reading::PageState;
 use reading::Reading;
+use session::Session;
+pub use session::{Rules, Step};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
@@ -55,7 +59,10 @@ struct Discovery {
     page: Option<Page>,
     fresh: bool,
     device: Option<String>,
+    session: Session,
     reading: Option<Reading>,
+    /// It was parked, and that was said.
+    parked_before: bool,
     failures: u32,
     /// The last failure that was reported.
     complaint: Option<String>,
@@ -71,6 +78,9 @@ pub struct Finder {
     /// To be read as soon as all that happened has been heard.
     due: BTreeSet<Rc<TransportId>>,
     retries: Deadlines<Rc<TransportId>>,
+    /// When those are read again that do not tell of changes; of one that is awaited, when that is over.
+    polls: Deadlines<Rc<TransportId>>,
+    rules: Rules,
     backoff: BackOff,
     actions: VecDeque<Action>,
     testimonies: VecDeque<(Rc<TransportId>, Testimony)>,
@@ -94,6 +104,8 @@ impl Finder {
             in_flight: BTreeMap::new(),
             due: BTreeSet::new(),
             retries: Deadlines::default(),
+            polls: Deadlines::default(),
+            rules: Rules::default(),
             backoff: BackOff::new(seed),
             actions: VecDeque::new(),
             testimonies: VecDeque::new(),
@@ -149,6 +161,7 @@ impl Finder {
 
     fn drop_controller(&mut self, tid: &Rc<TransportId>, links: &mut Links) {
         self.forget_reading(tid);
+        self.polls.cancel(tid);
         self.aging.see(tid);
         self.controllers.remove(tid);
         links.unwant(&link_id(tid), Disposal::Disconnect);
@@ -168,22 +181,25 @@ impl Finder {
             discovery.proven = true;
             links.set_tentative(&link_id(tid), false);
             self.aging.see(tid);
-            self.read_soon(tid);
+            self.begin_session(tid);
         }
     }
 
-    /// The cached page stays, but is no evidence against anything any more.
+    /// The cached page stays, but is no evidence against anything any more; unless it was we who left.
     pub fn link_down(&mut self, now: Instant, tid: &Rc<TransportId>, links: &mut Links) {
         self.forget_reading(tid);
         if let Some(discovery) = self.controllers.get_mut(tid) {
             discovery.device = None;
-            self.turn_stale(tid);
-            self.look_for(now, tid, links);
+            if !discovery.session.is_parked() {
+                self.polls.cancel(tid);
+                self.turn_stale(tid);
+                self.look_for(now, tid, links);
+            }
         }
     }
 
     pub fn deadline(&self) -> Option<Instant> {
-        self.retries.next().into_iter().chain(self.aging.deadline()).min()
+        self.retries.next().into_iter().chain(self.polls.next()).chain(self.aging.deadline()).min()
     }
 
     pub fn handle_deadline(&mut self, now: Instant, links: &mut Links) {
@@ -192,6 +208,9 @@ impl Finder {
         }
         while let Some(tid) = self.retries.pop(now) {
             self.read_soon(&tid);
+        }
+        while let Some(tid) = self.polls.pop(now) {
+            self.poll_due(now, &tid, links);
         }
     }
 
@@ -209,14 +228,8 @@ impl Finder {
             return Some(action);
         }
         while let Some(tid) = self.due.pop_first() {
-            if let Some(discovery) = self.controllers.get_mut(&tid)
-                && let Some(device) = discovery.device.clone()
-            {
-                let ticket = links.next_ticket();
-                discovery.reading = Some(Reading { ticket, again: false });
-                self.retries.cancel(&tid);
-                self.in_flight.insert(ticket, tid);
-                return Some(Action::ReadLogPage { ticket, device });
+            if let Some(action) = self.take_step(tid, links) {
+                return Some(action);
             }
         }
         None
@@ -260,12 +273,9 @@ impl Finder {
             && self.in_flight.is_empty()
             && self.due.is_empty()
             && self.retries.next().is_none()
+            && self.polls.next().is_none()
             && self.testimonies.is_empty()
             && self.aging.deadline().is_none()
-    }
-
-    pub fn is_reading(&self, tid: &TransportId) -> bool {
-        self.controllers.get(tid).is_some_and(|discovery| discovery.reading.is_some())
     }
 }
 
@@ -277,7 +287,9 @@ impl Discovery {
             page: None,
             fresh: false,
             device: None,
+            session: Session::default(),
             reading: None,
+            parked_before: false,
             failures: 0,
             complaint: None,
             entry_complaints: BTreeSet::new(),

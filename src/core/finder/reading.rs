@@ -5,7 +5,9 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use crate::core::evidence::Testimony;
+use crate::core::finder::session::Step;
 use crate::core::finder::{Finder, link_id};
+use crate::core::links::Links;
 use crate::core::note::Note;
 use crate::core::page::{self, Page};
 use crate::core::tid::TransportId;
@@ -25,12 +27,15 @@ pub enum PageState {
     Fresh,
 }
 
-/// A Get Log Page that is under way.
+/// A step of a session that is under way.
 #[derive(Debug)]
 pub(super) struct Reading {
     pub(super) ticket: Ticket,
+    pub(super) step: Step,
     /// Something changed meanwhile: read once more.
     pub(super) again: bool,
+    /// Begin the session once more.
+    pub(super) anew: bool,
 }
 
 impl Finder {
@@ -48,30 +53,23 @@ impl Finder {
         }
     }
 
-    /// Events were lost: every page may have changed.
-    pub fn read_all_soon(&mut self) {
-        let all: Vec<_> = self.controllers.keys().cloned().collect();
-        for tid in all {
-            self.read_soon(&tid);
-        }
-    }
-
     /// The answer to [`Action::ReadLogPage`]. `Err` says in words what went wrong.
-    pub fn page_read(&mut self, now: Instant, ticket: Ticket, outcome: Result<Box<[u8]>, String>) {
-        let Some(tid) = self.in_flight.remove(&ticket) else {
+    pub fn page_read(&mut self, now: Instant, ticket: Ticket, outcome: Result<Box<[u8]>, String>, links: &mut Links) {
+        let Some((tid, reading)) = self.answered(ticket) else {
             return;
         };
-        let Some(discovery) = self.controllers.get_mut(&tid) else {
-            return;
-        };
-        let again = discovery.reading.take().is_some_and(|reading| reading.again);
         let outcome = outcome.and_then(|bytes| Page::new(bytes).map_err(|error| error.to_string()));
+        let is_good = outcome.is_ok();
         match outcome {
             Ok(page) => self.accept_page(&tid, page),
             Err(why) => self.page_failed(now, &tid, why),
         }
-        if again {
+        if reading.anew {
+            self.restart_session(&tid);
+        } else if reading.again {
             self.read_soon(&tid);
+        } else if is_good {
+            self.decide_presence(now, &tid, links);
         }
     }
 
@@ -92,7 +90,9 @@ impl Finder {
         };
         discovery.failures = 0;
         discovery.complaint = None;
-        discovery.fresh = true;
+        discovery.session.heard = true;
+        discovery.fresh = discovery.session.is_evidence();
+        let testimony = if discovery.fresh { Testimony::Fresh(paths) } else { Testimony::Stale(paths) };
         discovery.page = Some(page);
         self.complain(tid, complaints);
         if changed {
@@ -101,14 +101,13 @@ impl Finder {
         if news {
             self.actions.push_back(Action::Publish(Change::LogPage { tid: tid.clone(), device }));
         }
-        self.testimonies.push_back((tid.clone(), Testimony::Fresh(paths)));
+        self.testimonies.push_back((tid.clone(), testimony));
     }
 
     pub(super) fn page_failed(&mut self, now: Instant, tid: &Rc<TransportId>, why: String) {
         let Some(discovery) = self.controllers.get_mut(tid) else {
             return;
         };
-        discovery.failures = discovery.failures.saturating_add(1);
         if discovery.complaint.as_ref() != Some(&why) {
             discovery.complaint = Some(why.clone());
             self.actions.push_back(Action::Note(Note::PageFailed {
@@ -118,9 +117,15 @@ impl Finder {
                 keeps: discovery.page.is_some(),
             }));
         }
-        let delay = self.backoff.delay(discovery.failures);
-        self.retries.set(tid.clone(), now + delay);
+        self.retry_later(now, tid);
         self.turn_stale(tid);
+    }
+
+    pub(super) fn retry_later(&mut self, now: Instant, tid: &Rc<TransportId>) {
+        if let Some(discovery) = self.controllers.get_mut(tid) {
+            discovery.failures = discovery.failures.saturating_add(1);
+            self.retries.set(tid.clone(), now + self.backoff.delay(discovery.failures));
+        }
     }
 
     pub(super) fn turn_stale(&mut self, tid: &Rc<TransportId>) {

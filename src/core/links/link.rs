@@ -93,6 +93,8 @@ pub(super) struct Link {
     pub failures: u32,
     /// Announced, and never connected so far: nobody else expects anything there.
     pub tentative: bool,
+    /// It was left, and is connected again by and by: nothing to be told, if that works.
+    pub was_parked: bool,
     /// The last failure that was reported.
     pub complaint: Option<String>,
 }
@@ -121,6 +123,13 @@ pub(super) enum State {
     Disconnecting {
         device: String,
     },
+    /// Being disconnected, to be Parked; or sought at once.
+    Leaving {
+        device: String,
+        comes_back: bool,
+    },
+    /// Wanted, but left for now: somebody else says when it is sought again.
+    Parked,
     /// Not wanted, but its disconnect failed: tried again by time.
     AwaitingDisconnect {
         device: String,
@@ -131,11 +140,17 @@ impl State {
     /// The kernel controller that it is about, once there is one.
     pub fn device(&self) -> Option<&str> {
         match self {
-            State::Live { device, .. } | State::Disconnecting { device } | State::AwaitingDisconnect { device } => {
-                Some(device)
-            }
+            State::Live { device, .. }
+            | State::Disconnecting { device }
+            | State::Leaving { device, .. }
+            | State::AwaitingDisconnect { device } => Some(device),
             _ => None,
         }
+    }
+
+    /// The controller that serves it.
+    pub fn live(&self) -> Option<&str> {
+        if let State::Live { device, .. } = self { Some(device) } else { None }
     }
 
     /// Not connected, and nothing under way that would connect it.
@@ -145,6 +160,8 @@ impl State {
             State::Connecting { .. }
             | State::Live { .. }
             | State::Disconnecting { .. }
+            | State::Leaving { .. }
+            | State::Parked
             | State::AwaitingDisconnect { .. } => false,
         }
     }

@@ -16,9 +16,10 @@
 //! A controller of the kernel that serves a link is adopted from every state but Connecting and Disconnecting: those wait
 //! for the kernel's word. A link that is not wanted any more is forgotten from every other state. A disconnect that fails
 //! is tried again (AwaitingDisconnect, then Disconnecting once more) until it works, the controller goes, or somebody wants
-//! it after all.
+//! it after all. From Live a link can also be left for a while (Leaving, Parked) and then be sought again: see `parking`.
 
 mod link;
+mod parking;
 mod portals;
 mod steps;
 mod turns;
@@ -106,8 +107,16 @@ impl Links {
                     self.portals.join(portal, &id);
                 }
                 let state = State::BackingOff;
-                let link =
-                    Link { state, options, portal, wanted: Ok(()), failures: 0, tentative: false, complaint: None };
+                let link = Link {
+                    state,
+                    options,
+                    portal,
+                    wanted: Ok(()),
+                    failures: 0,
+                    tentative: false,
+                    was_parked: false,
+                    complaint: None,
+                };
                 self.links.insert(id.clone(), link);
                 self.seek(now, &id);
             }
@@ -140,7 +149,9 @@ impl Links {
             return;
         };
         match &link.state {
-            State::Connecting { .. } | State::Disconnecting { .. } => link.wanted = Err(disposal),
+            State::Connecting { .. } | State::Disconnecting { .. } | State::Leaving { .. } => {
+                link.wanted = Err(disposal);
+            }
             State::AwaitingDisconnect { .. } if disposal == Disposal::Disconnect => {}
             State::Live { device, .. } if disposal == Disposal::Disconnect && self.devices.is_owned(device) => {
                 let device = device.clone();
@@ -293,7 +304,7 @@ impl Links {
             return;
         };
         let Some(Link { state: State::Disconnecting { device }, wanted, .. }) = self.links.get(&id) else {
-            return;
+            return self.left(now, &id, ticket, outcome);
         };
         let (device, wanted) = (device.clone(), wanted.is_ok());
         // If the controller was removed meanwhile, its name may be another's by now.

@@ -98,10 +98,12 @@ impl Links {
 
     pub(super) fn connect_succeeded(&mut self, now: Instant, id: &LinkId, device: Device) {
         let name = device.name.clone();
-        let Some(Link { portal, wanted, .. }) = self.links.get(id) else {
+        let Some(Link { portal, wanted, was_parked, failures, .. }) = self.links.get(id) else {
             return;
         };
         let wanted = *wanted;
+        let failures = portal.as_ref().map_or(0, |portal| self.portals.failures(portal)).max(*failures);
+        let is_routine = *was_parked && failures == 0;
         let waiting = portal.clone().map(|portal| self.portals.proved(now, &portal));
         for id in waiting.into_iter().flatten() {
             self.enqueue(&id);
@@ -109,7 +111,9 @@ impl Links {
         self.device_up(now, device);
         self.devices.own(&name);
         self.go_live(now, id, &name);
-        self.note(Note::Connected { id: id.clone(), device: name });
+        if !is_routine {
+            self.note(Note::Connected { id: id.clone(), device: name });
+        }
         if let Err(disposal) = wanted {
             self.unwant(id, disposal);
         }
@@ -162,7 +166,7 @@ impl Links {
     }
 
     /// Whether this is not what was reported last.
-    fn is_news(&mut self, id: &LinkId, why: &str) -> bool {
+    pub(super) fn is_news(&mut self, id: &LinkId, why: &str) -> bool {
         let complaint = self.links.get_mut(id).map(|link| link.complaint.replace(why.to_owned()));
         complaint.is_some_and(|before| before.as_deref() != Some(why))
     }
@@ -295,7 +299,7 @@ impl Links {
     }
 
     /// The one place where a link changes its state, so that what is kept by state elsewhere cannot go astray.
-    fn enter(&mut self, id: &LinkId, state: State) {
+    pub(super) fn enter(&mut self, id: &LinkId, state: State) {
         let Some(link) = self.links.get_mut(id) else {
             return;
         };
@@ -312,7 +316,11 @@ impl Links {
                 self.devices.stop_serving(&device, id);
                 self.changes.push_back(LinkChange::Down { id: id.clone(), device });
             }
-            State::AwaitingTwin | State::Connecting { .. } | State::Disconnecting { .. } => {}
+            State::AwaitingTwin
+            | State::Connecting { .. }
+            | State::Disconnecting { .. }
+            | State::Leaving { .. }
+            | State::Parked => {}
         }
         match &link.state {
             State::AwaitingPortal => portal.into_iter().for_each(|portal| self.portals.wait(portal, id)),

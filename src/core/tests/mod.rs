@@ -7,6 +7,8 @@ mod adoption;
 mod announced;
 mod connecting;
 mod pages;
+mod parking;
+mod session;
 mod walk;
 mod withdrawal;
 
@@ -17,7 +19,8 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 
 use crate::config::settings::{
-    Common, ConnectOptions, ConnectorSettings, ControllerEntry, DisconnectScope, Exclusion, FinderSettings, Persistence,
+    Common, ConnectOptions, ConnectorSettings, ControllerEntry, DisconnectScope, Exclusion, FinderSettings,
+    Persistence, Persistent,
 };
 use crate::core::device::{ControllerKind, Device};
 use crate::core::evidence::Testimony;
@@ -25,10 +28,12 @@ use crate::core::links::LinkId;
 use crate::core::portal::PortalId;
 use crate::core::tid::{DISCOVERY_NQN, Spelling, Transport, TransportId};
 use crate::core::{Action, Change, Event, Legacy, Machine, Roles, Ticket};
-use crate::helper::message::Failure;
+use crate::helper::message::{Capabilities, Failure};
 
 const HOST: &str = "nqn.host";
 const DC: &str = "192.0.2.1";
+const SELF_ENTRY: &str = "nqn.dc1@192.0.2.1";
+const POLLING: Duration = Duration::from_secs(900);
 const BOTH: Roles = Roles { finder: true, connector: true };
 const CONNECTOR: Roles = Roles { finder: false, connector: true };
 
@@ -41,6 +46,14 @@ struct World {
     connects: Vec<(Ticket, LinkId)>,
     disconnects: Vec<(Ticket, Device)>,
     page_reads: Vec<(Ticket, String)>,
+    /// Registrations and inquiries that were asked for, for those tests that answer themselves.
+    registers: Vec<(Ticket, String)>,
+    inquiries: Vec<(Ticket, String)>,
+    /// Otherwise they are answered at once: registrations are not offered, and this is what a controller can do.
+    by_hand: bool,
+    can: Capabilities,
+    /// Whether the last page was asked for with the entries of one port only.
+    port_local: bool,
     device_reads: usize,
     published: Vec<Change>,
     notes: Vec<String>,
@@ -58,6 +71,9 @@ struct Settings {
     persistent_connections: bool,
     ignore_iface: bool,
     persistence: Persistence,
+    pleo: bool,
+    persistent: Persistent,
+    symname: String,
 }
 
 impl World {
@@ -75,6 +91,9 @@ impl World {
             persistent_connections: true,
             ignore_iface: false,
             persistence: Persistence::Forever,
+            pleo: true,
+            persistent: Persistent::Auto,
+            symname: String::new(),
         };
         let mut world = World {
             machine: Machine::new(roles, 42),
@@ -84,6 +103,11 @@ impl World {
             connects: Vec::new(),
             disconnects: Vec::new(),
             page_reads: Vec::new(),
+            registers: Vec::new(),
+            inquiries: Vec::new(),
+            by_hand: false,
+            can: Capabilities { notices: true, pleo: None },
+            port_local: false,
             device_reads: 0,
             published: Vec::new(),
             notes: Vec::new(),
@@ -125,10 +149,12 @@ impl World {
         };
         let finder = FinderSettings {
             common: common(&self.settings.discovery, "8009", DISCOVERY_NQN),
-            pleo: true,
+            pleo: self.settings.pleo,
             zeroconf: false,
             persistent_connections: self.settings.persistent_connections,
             zeroconf_persistence: self.settings.persistence,
+            persistent: self.settings.persistent,
+            polling_interval: POLLING,
         };
         let connector = ConnectorSettings {
             common: common(&self.settings.io, "4420", ""),
@@ -138,7 +164,8 @@ impl World {
         };
         let host_nqn = HOST.to_owned();
         let (finder, connector) = (Some(Box::new(finder)), Some(Box::new(connector)));
-        self.event(Event::Configured { host_nqn, finder, connector });
+        let symname = self.settings.symname.clone();
+        self.event(Event::Configured { host_nqn, symname, finder, connector });
     }
 
     /// An earlier run left these controllers connected as ours.
@@ -212,6 +239,24 @@ impl World {
         self.page_read(Ok(page(entries).into()));
     }
 
+    /// The oldest page read is answered with these entries, and one of the controller itself that does not claim to support
+    /// lasting connections.
+    fn declining_page(&mut self, entries: &[&str]) {
+        let mut bytes = page(&[&[SELF_ENTRY], entries].concat());
+        bytes[1024 + 2] = 3;
+        self.page_read(Ok(bytes.into()));
+    }
+
+    fn registered(&mut self, outcome: Result<bool, Failure>) {
+        let (ticket, _) = self.registers.remove(0);
+        self.event(Event::Registered { ticket, outcome });
+    }
+
+    fn inquired(&mut self, outcome: Result<Capabilities, Failure>) {
+        let (ticket, _) = self.inquiries.remove(0);
+        self.event(Event::Inquired { ticket, outcome });
+    }
+
     fn page_read(&mut self, outcome: Result<Box<[u8]>, String>) {
         let (ticket, _) = self.page_reads.remove(0);
         self.event(Event::PageRead { ticket, outcome });
@@ -254,7 +299,18 @@ impl World {
                     self.check_disconnect(&device);
                     self.disconnects.push((ticket, *device));
                 }
-                Action::ReadLogPage { ticket, device } => self.page_reads.push((ticket, device)),
+                Action::Register { ticket, device } if self.by_hand => self.registers.push((ticket, device)),
+                Action::Register { ticket, .. } => {
+                    self.machine.handle(self.now, Event::Registered { ticket, outcome: Ok(false) });
+                }
+                Action::Inquire { ticket, device, .. } if self.by_hand => self.inquiries.push((ticket, device)),
+                Action::Inquire { ticket, .. } => {
+                    self.machine.handle(self.now, Event::Inquired { ticket, outcome: Ok(self.can) });
+                }
+                Action::ReadLogPage { ticket, device, port_local } => {
+                    self.page_reads.push((ticket, device));
+                    self.port_local = port_local;
+                }
                 Action::ReadDevices => self.device_reads += 1,
                 Action::Publish(change) => self.published.push(change),
                 Action::Save => self.saves += 1,
@@ -307,7 +363,7 @@ impl World {
     #[track_caller]
     fn assert_nothing_to_do(&self) {
         assert_eq!((self.probing(), self.connecting(), self.disconnecting()), (vec![], vec![], vec![]));
-        assert_eq!(self.page_reads, []);
+        assert_eq!((&self.page_reads, &self.registers, &self.inquiries), (&vec![], &vec![], &vec![]));
     }
 }
 

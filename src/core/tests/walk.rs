@@ -105,6 +105,10 @@ impl Walk {
         let spans = [Persistence::Forever, Persistence::For(Duration::ZERO), Persistence::For(Duration::from_secs(60))];
         self.world.settings.persistence = *self.random.pick(&spans);
         self.world.settings.ignore_iface = self.random.one_in(4);
+        self.world.settings.persistent = *self.random.pick(&[Persistent::Auto, Persistent::No, Persistent::Force]);
+        self.world.settings.symname = if self.random.one_in(4) { "rack1" } else { "" }.into();
+        self.world.can.notices = self.random.one_in(2);
+        self.world.by_hand = self.random.one_in(2);
         self.world.settings.scope = *self.random.pick(&scopes);
         self.world.configure();
     }
@@ -154,10 +158,25 @@ impl Walk {
     }
 
     fn page_answered(&mut self) {
+        self.steps_answered();
         if !self.world.page_reads.is_empty() {
             let listed: Vec<_> = self.some_paths().into_iter().filter(|path| !path.contains('%')).collect();
-            let outcome = if self.random.one_in(4) { Err("no".into()) } else { Ok(page(&listed).into()) };
-            self.world.page_read(outcome);
+            match self.random.below(4) {
+                0 => self.world.page_read(Err("no".into())),
+                1 => self.world.declining_page(&listed),
+                _ => self.world.page(&listed),
+            }
+        }
+    }
+
+    fn steps_answered(&mut self) {
+        let failures = [Failure::Interrupted, Failure::NotReady, Failure::NvmeStatus(6)];
+        let failure = if self.random.one_in(2) { Some(self.random.pick(&failures).clone()) } else { None };
+        if !self.world.registers.is_empty() {
+            self.world.registered(failure.map_or(Ok(true), Err));
+        } else if !self.world.inquiries.is_empty() {
+            let can = self.world.can;
+            self.world.inquired(failure.map_or(Ok(can), Err));
         }
     }
 
@@ -195,8 +214,9 @@ impl Walk {
     fn is_asked(&self, ticket: Ticket) -> bool {
         let connects = self.world.connects.iter().map(|(asked, _)| *asked);
         let disconnects = self.world.disconnects.iter().map(|(asked, _)| *asked);
-        let pages = self.world.page_reads.iter().map(|(asked, _)| *asked);
-        connects.chain(disconnects).chain(pages).any(|asked| asked == ticket)
+        let World { page_reads, registers, inquiries, .. } = &self.world;
+        let steps = page_reads.iter().chain(registers).chain(inquiries).map(|(asked, _)| *asked);
+        connects.chain(disconnects).chain(steps).any(|asked| asked == ticket)
     }
 
     /// Whatever happened: when nothing is wanted any more and all is answered, nothing is left.
