@@ -114,6 +114,11 @@ impl Connector {
         self.actions.pop_front()
     }
 
+    /// Every path that a discovery controller lists.
+    pub fn listed(&self) -> impl Iterator<Item = LinkId> {
+        self.ledger.paths().map(|(path, _)| LinkId { kind: ControllerKind::Io, tid: path.clone() })
+    }
+
     /// The discovery controllers that list a path.
     pub fn sources(&self, path: &TransportId) -> impl Iterator<Item = &Rc<TransportId>> {
         self.ledger.sources_of(path)

@@ -254,7 +254,9 @@ impl Machine {
         let ours: BTreeSet<&LinkId> = self.links.ours().collect();
         let discovered: BTreeMap<LinkId, Duration> =
             self.finder.iter().flat_map(|finder| finder.worth_remembering(now)).collect();
-        let all: BTreeSet<&LinkId> = ours.iter().copied().chain(discovered.keys()).collect();
+        // What is listed but not connected at the moment is still listed, although who listed it may be silent next time.
+        let listed: Vec<LinkId> = self.connector.iter().flat_map(Connector::listed).collect();
+        let all: BTreeSet<&LinkId> = ours.iter().copied().chain(discovered.keys()).chain(&listed).collect();
         let legacy = |id: &LinkId| Legacy {
             id: id.clone(),
             ours: ours.contains(id),
