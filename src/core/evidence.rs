@@ -48,6 +48,10 @@ pub struct Ledger {
     known: Option<BTreeSet<Rc<TransportId>>>,
     /// Of those, the ones that came in a change which dropped others, and have not been heard yet.
     newcomers: BTreeSet<Rc<TransportId>>,
+    /// Of those, the ones that are there because they are announced.
+    announced: BTreeSet<Rc<TransportId>>,
+    /// Those whose page was fresh when they were last heard.
+    fresh: BTreeSet<Rc<TransportId>>,
 }
 
 impl Ledger {
@@ -63,15 +67,18 @@ impl Ledger {
         match testimony {
             Testimony::Fresh(paths) => {
                 self.replace(source, paths, &mut verdict);
+                self.fresh.insert(source.clone());
                 if self.newcomers.remove(source) {
                     self.void_dropped(&mut verdict);
                 }
             }
             Testimony::Stale(paths) => {
+                self.fresh.remove(source);
                 let before = self.by_source.get(source).cloned().unwrap_or_default();
                 self.replace(source, &paths | &before, &mut verdict);
             }
             Testimony::Forgotten => {
+                self.fresh.remove(source);
                 self.replace(source, BTreeSet::new(), &mut verdict);
                 verdict.abandoned = std::mem::take(&mut verdict.withdrawn);
             }
@@ -83,35 +90,44 @@ impl Ledger {
     /// come and go.
     pub fn follow_sources(&mut self, sources: BTreeSet<Rc<TransportId>>) {
         self.newcomers.retain(|source| sources.contains(source));
+        let is_announced = |source: &&Rc<TransportId>| !self.knows(source) || self.announced.contains(*source);
+        self.announced = sources.iter().filter(is_announced).cloned().collect();
         self.known = Some(sources);
     }
 
     /// Notes that these are all the discovery controllers that there are: what others listed becomes void, once those have
     /// been heard that came in their place. Only who comes in the same change as another leaves can be in its place; and
-    /// nobody waits for one that is there because it `is_announced`: it replaces none, and may never be heard.
+    /// nobody waits for one that is there because it `is_announced`: it replaces none, and may never be heard. It comes when it
+    /// is configured, unless its page is fresh.
     pub fn hear_all_sources(
         &mut self,
         sources: BTreeSet<Rc<TransportId>>,
         is_announced: impl Fn(&TransportId) -> bool,
     ) -> Verdict {
-        let is_known = |source: &Rc<TransportId>| {
-            self.by_source.contains_key(source)
-                || self.known.as_ref().is_some_and(|known| known.contains(source))
-                || is_announced(source)
+        let comes = |source: &&Rc<TransportId>| {
+            let was_there = self.by_source.contains_key(*source) || self.knows(source);
+            let was_announced = self.announced.contains(*source) && !self.fresh.contains(*source);
+            !is_announced(source) && (!was_there || was_announced)
         };
-        let was_there = |source: &Rc<TransportId>| self.known.as_ref().is_none_or(|known| known.contains(source));
+        let was_there = |source: &Rc<TransportId>| self.known.is_none() || self.knows(source);
         // An unheard newcomer stands for what those listed in whose place it came.
         let mut spoke = self.by_source.keys().chain(&self.newcomers);
         let drops_somebody = spoke.any(|source| was_there(source) && !sources.contains(source));
         let mut newcomers: BTreeSet<_> = self.newcomers.intersection(&sources).cloned().collect();
         if drops_somebody {
-            newcomers.extend(sources.iter().filter(|source| !is_known(source)).cloned());
+            newcomers.extend(sources.iter().filter(comes).cloned());
         }
         self.newcomers = newcomers;
+        self.announced = sources.iter().filter(|source| is_announced(source)).cloned().collect();
+        self.fresh.retain(|source| sources.contains(source));
         self.known = Some(sources);
         let mut verdict = Verdict::default();
         self.void_dropped(&mut verdict);
         verdict
+    }
+
+    fn knows(&self, source: &TransportId) -> bool {
+        self.known.as_ref().is_some_and(|known| known.contains(source))
     }
 
     fn void_dropped(&mut self, verdict: &mut Verdict) {
@@ -289,6 +305,17 @@ mod tests {
         assert_eq!(ledger.hear(&named("new"), fresh(&[])), withdrawn(&["a"]));
         assert_eq!(ledger.hear_all_sources([named("announced"), named("other")].into(), |_| true), Verdict::default());
         assert!(ledger.is_listed(&named("b")));
+    }
+
+    #[test]
+    fn an_announced_source_that_is_configured_in_place_of_another_is_waited_for() {
+        let mut ledger = Ledger::default();
+        ledger.hear_all_sources([named("old")].into(), |_| false);
+        ledger.hear(&named("old"), fresh(&["a"]));
+        ledger.follow_sources([named("old"), named("new"), named("heard")].into());
+        ledger.hear(&named("heard"), fresh(&[]));
+        assert_eq!(ledger.hear_all_sources([named("new"), named("heard")].into(), |_| false), Verdict::default());
+        assert_eq!(ledger.hear(&named("new"), fresh(&[])), withdrawn(&["a"]));
     }
 
     #[test]

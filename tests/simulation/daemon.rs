@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use stas::config::settings::{
-    Common, ConnectOptions, ConnectorSettings, ControllerEntry, DisconnectScope, Exclusion, FinderSettings, Persistence,
-    Secret,
+    Common, ConnectOptions, ConnectorSettings, ControllerEntry, DisconnectScope, Exclusion, FinderSettings,
+    Persistence, Secret,
 };
 use stas::core::announcement::{Announcement, Claims};
 use stas::core::links::LinkId;
@@ -68,7 +68,8 @@ pub fn configured(configuration: &Configuration) -> Event {
         Exclude::Subsystem(nqn) => Some(Exclusion { subsysnqn: nqn.into(), ..Exclusion::default() }),
         Exclude::Address(traddr) => Some(Exclusion { traddr: traddr.into(), ..Exclusion::default() }),
     };
-    let common = |controllers| Common { controllers, exclusions: exclusion.clone().into_iter().collect(), ..Common::default() };
+    let common =
+        |controllers| Common { controllers, exclusions: exclusion.clone().into_iter().collect(), ..Common::default() };
     let discovery = members(configuration.discovery).map(|which| ControllerEntry {
         host_iface: if which == 0 && configuration.pinned { INTERFACE.into() } else { String::new() },
         ..entry(DISCOVERY[which], "8009", DISCOVERY_NQN)
@@ -80,14 +81,11 @@ pub fn configured(configuration: &Configuration) -> Event {
         zeroconf_persistence: configuration.persistence.map_or(Persistence::Forever, Persistence::For),
         ..FinderSettings::default()
     };
-    let scope = if configuration.disconnects { DisconnectScope::OnlyStasConnections } else { DisconnectScope::NoDisconnect };
+    let scope =
+        if configuration.disconnects { DisconnectScope::OnlyStasConnections } else { DisconnectScope::NoDisconnect };
     let connector =
         ConnectorSettings { common: common(io.collect()), disconnect_scope: scope, ..ConnectorSettings::default() };
-    Event::Configured {
-        host_nqn: HOST.into(),
-        finder: Some(Box::new(finder)),
-        connector: Some(Box::new(connector)),
-    }
+    Event::Configured { host_nqn: HOST.into(), finder: Some(Box::new(finder)), connector: Some(Box::new(connector)) }
 }
 
 fn entry(traddr: &str, trsvcid: &str, subsysnqn: &str) -> ControllerEntry {
@@ -105,8 +103,13 @@ fn entry(traddr: &str, trsvcid: &str, subsysnqn: &str) -> ControllerEntry {
 
 pub fn announced(set: Set) -> Event {
     let announcement = |which: usize| {
-        let claims =
-            Claims { protocol: Some(b"tcp"), subsysnqn: None, address: DISCOVERY[which], port: 8009, interface: INTERFACE };
+        let claims = Claims {
+            protocol: Some(b"tcp"),
+            subsysnqn: None,
+            address: DISCOVERY[which],
+            port: 8009,
+            interface: INTERFACE,
+        };
         Announcement::new(claims).unwrap()
     };
     Event::Announced(members(set).map(announcement).collect())

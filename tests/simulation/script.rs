@@ -81,26 +81,55 @@ impl Exclude {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Deed {
     /// A discovery controller lists other paths from now on; `cut`: what nobody lists any more is cut off and refused.
-    Relist { discovery: usize, paths: Set, cut: bool },
-    Reach { address: &'static str, reach: Reach },
+    Relist {
+        discovery: usize,
+        paths: Set,
+        cut: bool,
+    },
+    Reach {
+        address: &'static str,
+        reach: Reach,
+    },
     Announce(Set),
     Reload(Configuration),
     /// SIGKILL, and another start some time later.
-    Kill { down: Duration },
+    Kill {
+        down: Duration,
+    },
     /// SIGTERM, and another start some time later.
-    Stop { down: Duration },
+    Stop {
+        down: Duration,
+    },
     /// From now on the state file cannot be written, until the next start.
     ReadOnly,
     /// The netlink socket overflows.
-    LoseUevents { time: Duration },
+    LoseUevents {
+        time: Duration,
+    },
     RepeatUevents,
     HelperDies,
-    ForeignConnect { discovery: bool, which: usize },
-    ForeignDisconnect { nth: usize },
-    Misread { discovery: usize, fault: Fault, times: u32 },
-    FailConnects { errno: Errno, times: u32 },
-    FailDisconnects { times: u32 },
-    FabricsGone { time: Duration },
+    ForeignConnect {
+        discovery: bool,
+        which: usize,
+    },
+    ForeignDisconnect {
+        nth: usize,
+    },
+    Misread {
+        discovery: usize,
+        fault: Fault,
+        times: u32,
+    },
+    FailConnects {
+        errno: Errno,
+        times: u32,
+    },
+    FailDisconnects {
+        times: u32,
+    },
+    FabricsGone {
+        time: Duration,
+    },
 }
 
 /// A deed and how long after the one before.

@@ -38,17 +38,43 @@ enum Happening {
     Readable,
     /// The overflow is noticed.
     Overflow,
-    Probed { generation: u32, portal: PortalId, outcome: Result<(), String> },
+    Probed {
+        generation: u32,
+        portal: PortalId,
+        outcome: Result<(), String>,
+    },
     Submit(Connect),
     Connected,
-    Disconnect { generation: u32, ticket: Ticket, device: Box<Device> },
-    Disconnected { generation: u32, ticket: Ticket, serial: u64 },
-    Read { generation: u32, ticket: Ticket, device: Option<Box<Device>> },
+    Disconnect {
+        generation: u32,
+        ticket: Ticket,
+        device: Box<Device>,
+    },
+    Disconnected {
+        generation: u32,
+        ticket: Ticket,
+        serial: u64,
+    },
+    Read {
+        generation: u32,
+        ticket: Ticket,
+        device: Option<Box<Device>>,
+    },
     /// The helper answers.
-    Reply { generation: u32, reply: Reply },
-    GiveUp { serial: u64, lost_at: Duration },
-    Recover { serial: u64 },
-    FabricsBack { generation: u32 },
+    Reply {
+        generation: u32,
+        reply: Reply,
+    },
+    GiveUp {
+        serial: u64,
+        lost_at: Duration,
+    },
+    Recover {
+        serial: u64,
+    },
+    FabricsBack {
+        generation: u32,
+    },
     Heal,
 }
 
@@ -91,6 +117,8 @@ pub struct World {
     failing_connects: Option<(Errno, u32)>,
     failing_disconnects: u32,
     deaf: bool,
+    /// Just now.
+    reloaded: bool,
     oracle: Oracle,
     /// Something happened after which a connection that is not wanted any more may rightly stay.
     leniency: bool,
@@ -130,6 +158,7 @@ impl World {
             failing_connects: None,
             failing_disconnects: 0,
             deaf: false,
+            reloaded: false,
             oracle: Oracle::default(),
             leniency: false,
             trace: tracing.then(Vec::new),
@@ -205,7 +234,9 @@ impl World {
                 self.kernel.uevents.clear();
                 self.hand_in_devices();
             }
-            Happening::Probed { generation, portal, outcome } => self.hand_in(generation, Event::Probed { portal, outcome }),
+            Happening::Probed { generation, portal, outcome } => {
+                self.hand_in(generation, Event::Probed { portal, outcome })
+            }
             Happening::Submit(connect) => {
                 self.kernel.connects.push_back(connect);
                 self.begin_connect()?;
@@ -243,7 +274,8 @@ impl World {
             }
             Deed::RepeatUevents => {
                 let live = self.kernel.controllers.iter().filter(|(_, controller)| controller.state == State::Live);
-                let again: Vec<_> = live.flat_map(|(number, _)| [Uevent::Up(*number), Uevent::LogChanged(*number)]).collect();
+                let again: Vec<_> =
+                    live.flat_map(|(number, _)| [Uevent::Up(*number), Uevent::LogChanged(*number)]).collect();
                 again.into_iter().for_each(|uevent| self.send(uevent));
             }
             Deed::HelperDies => self.kill_helper(),
@@ -252,8 +284,13 @@ impl World {
                 self.happen_in(Duration::ZERO, Happening::Submit(Connect { id, asked: None, era: None, number: None }));
             }
             Deed::ForeignDisconnect { nth } => {
-                let usable: Vec<u32> =
-                    self.kernel.controllers.iter().filter(|(_, one)| one.is_usable()).map(|(number, _)| *number).collect();
+                let usable: Vec<u32> = self
+                    .kernel
+                    .controllers
+                    .iter()
+                    .filter(|(_, one)| one.is_usable())
+                    .map(|(number, _)| *number)
+                    .collect();
                 if let Some(number) = usable.get(nth % usable.len().max(1)) {
                     self.remove(*number);
                 }
@@ -276,7 +313,8 @@ impl World {
         let any = self.listed.iter().fold(0, |any, listed| any | listed);
         if cut {
             self.refused = !any & !self.configuration.io;
-            let refused: Vec<u64> = self.controllers_of(|id| path_of(id).is_some_and(|path| self.refused & (1 << path) != 0));
+            let refused: Vec<u64> =
+                self.controllers_of(|id| path_of(id).is_some_and(|path| self.refused & (1 << path) != 0));
             for serial in refused {
                 let lost_at = self.lose(serial);
                 let at = self.chance.below("cut", 10_000);
@@ -313,6 +351,7 @@ impl World {
         self.leniency |= !configuration.disconnects;
         self.configuration = configuration;
         self.oracle.configured(&self.configuration);
+        self.reloaded = true;
         self.hand_in(self.generation, daemon::configured(&self.configuration));
     }
 
@@ -355,11 +394,13 @@ impl World {
     /// Whatever was asked of it is answered with a failure, although it may be carried out.
     fn kill_helper(&mut self) {
         self.era += 1;
+        self.leniency = true;
         let Some(daemon) = &mut self.daemon else { return };
         let connects = std::mem::take(&mut daemon.connects).into_keys();
         let failures = connects.map(|ticket| Event::Connected { ticket, outcome: Err(Failure::ChildDied) });
         let disconnects = std::mem::take(&mut daemon.disconnects).into_keys();
-        let failures = failures.chain(disconnects.map(|ticket| Event::Disconnected { ticket, outcome: Err(Failure::ChildDied) }));
+        let failures =
+            failures.chain(disconnects.map(|ticket| Event::Disconnected { ticket, outcome: Err(Failure::ChildDied) }));
         let reads = std::mem::take(&mut daemon.reads).into_keys();
         let failures = failures.chain(reads.map(|ticket| Event::PageRead { ticket, outcome: Err("it died".into()) }));
         let failures: Vec<Event> = failures.collect();
@@ -446,7 +487,8 @@ impl World {
         let number = number_of(&device.name);
         let is_same = self.kernel.device(number).is_some_and(|now| now.is_same_controller(device));
         let Some(controller) = self.kernel.controllers.get_mut(&number).filter(|_| is_same) else {
-            let failure = if self.kernel.controllers.contains_key(&number) { Failure::NotThatController } else { Failure::Gone };
+            let failure =
+                if self.kernel.controllers.contains_key(&number) { Failure::NotThatController } else { Failure::Gone };
             return self.reply(generation, Reply::Disconnected(ticket, Err(failure)));
         };
         if self.failing_disconnects > 0 {
@@ -636,13 +678,15 @@ impl World {
     fn note_page(&mut self, which: usize, paths: Set) {
         let Some(finder) = self.daemon.as_ref().and_then(|daemon| daemon.machine.finder()) else { return };
         let is_it = |tid: &&std::rc::Rc<stas::core::tid::TransportId>| tid.traddr() == DISCOVERY[which];
-        let expected: BTreeSet<&str> = members(paths).map(|path| PATHS[path].0).collect();
-        let taken = finder.controllers().filter(is_it).filter_map(|tid| Some((tid, finder.page(tid)?))).any(|(tid, page)| {
+        let expected: BTreeSet<(&str, &str)> = members(paths).map(|path| PATHS[path]).collect();
+        for tid in finder.controllers().filter(is_it) {
+            let Some(page) = finder.page(tid) else { continue };
             let (listed, _) = page::paths(page, tid);
-            listed.len() == paths.count_ones() as usize && listed.iter().all(|path| expected.contains(path.subsysnqn()))
-        });
-        if taken {
-            self.oracle.page_delivered(which, paths);
+            let is_this = listed.len() == paths.count_ones() as usize
+                && listed.iter().all(|path| expected.contains(&(path.subsysnqn(), path.traddr())));
+            if is_this {
+                self.oracle.page_delivered(which, tid.host_iface(), paths);
+            }
         }
     }
 
@@ -651,6 +695,13 @@ impl World {
         let Some(daemon) = &mut self.daemon else { return Ok(()) };
         for action in daemon.actions(now)? {
             self.perform(action)?;
+        }
+        if !std::mem::take(&mut self.reloaded)
+            && let Some(finder) = self.daemon.as_ref().and_then(|daemon| daemon.machine.finder())
+        {
+            self.oracle.forget(|which, host_iface| {
+                finder.controllers().any(|tid| (tid.traddr(), tid.host_iface()) == (DISCOVERY[which], host_iface))
+            });
         }
         Ok(())
     }
@@ -683,7 +734,8 @@ impl World {
                 {
                     return Err(format!("{} {} is disconnected although {why}", device.name, device.subsysnqn));
                 }
-                self.doomed.extend(self.kernel.controllers.get(&number_of(&device.name)).map(|controller| controller.serial));
+                self.doomed
+                    .extend(self.kernel.controllers.get(&number_of(&device.name)).map(|controller| controller.serial));
                 let latency = self.chance.latency("fork");
                 self.happen_in(latency, Happening::Disconnect { generation, ticket, device });
             }

@@ -135,6 +135,7 @@ impl Finder {
         if std::mem::take(&mut discovery.fresh) {
             let device = discovery.device.clone().unwrap_or_default();
             self.actions.push_back(Action::Publish(Change::LogPage { tid: tid.clone(), device }));
+            self.testimonies.push_back((tid.clone(), Testimony::Stale(BTreeSet::new())));
         }
     }
 

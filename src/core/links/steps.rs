@@ -242,10 +242,22 @@ impl Links {
         match self.links.get(id).map(|link| &link.state) {
             Some(State::AwaitingDisconnect { device }) => {
                 let device = device.clone();
-                self.take_down(id, &device);
+                match self.may_be_needed(&device) {
+                    true => self.retries.set(id.clone(), now + self.backoff.delay(1)),
+                    false => self.take_down(id, &device),
+                }
             }
             _ => self.seek(now, id),
         }
+    }
+
+    /// Whether a link that this controller would serve is being connected: should that fail, there would be nothing left.
+    fn may_be_needed(&self, name: &str) -> bool {
+        self.devices.adoptable(name).is_some_and(|device| {
+            let connecting =
+                self.in_state(&LinkId::of_device(device), |state| matches!(state, State::Connecting { .. }));
+            connecting.iter().any(|id| self.is_wanted(id) && device.serves(&id.tid, id.kind))
+        })
     }
 
     /// Disconnects a link's controller, unless another link is served by it.
