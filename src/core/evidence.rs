@@ -48,8 +48,6 @@ pub struct Ledger {
     known: Option<BTreeSet<Rc<TransportId>>>,
     /// Of those, the ones that came in a change which dropped others, and have not been heard yet.
     newcomers: BTreeSet<Rc<TransportId>>,
-    /// Of those, the ones that are there because they are announced.
-    announced: BTreeSet<Rc<TransportId>>,
     /// Those whose page was fresh when they were last heard.
     fresh: BTreeSet<Rc<TransportId>>,
 }
@@ -74,8 +72,10 @@ impl Ledger {
             }
             Testimony::Stale(paths) => {
                 self.fresh.remove(source);
-                let before = self.by_source.get(source).cloned().unwrap_or_default();
-                self.replace(source, &paths | &before, &mut verdict);
+                if !paths.is_empty() {
+                    let before = self.by_source.get(source).cloned().unwrap_or_default();
+                    self.replace(source, &paths | &before, &mut verdict);
+                }
             }
             Testimony::Forgotten => {
                 self.fresh.remove(source);
@@ -90,35 +90,29 @@ impl Ledger {
     /// come and go.
     pub fn follow_sources(&mut self, sources: BTreeSet<Rc<TransportId>>) {
         self.newcomers.retain(|source| sources.contains(source));
-        let is_announced = |source: &&Rc<TransportId>| !self.knows(source) || self.announced.contains(*source);
-        self.announced = sources.iter().filter(is_announced).cloned().collect();
         self.known = Some(sources);
     }
 
     /// Notes that these are all the discovery controllers that there are: what others listed becomes void, once those have
-    /// been heard that came in their place. Only who comes in the same change as another leaves can be in its place; and
-    /// nobody waits for one that is there because it `is_announced`: it replaces none, and may never be heard. It comes when it
-    /// is configured, unless its page is fresh.
+    /// been heard that came in their place. In the place of one that leaves is who comes in the same change, and who is asked
+    /// at the same address by another name or pinning and has no fresh page. Nobody waits for one that is there because it
+    /// `is_announced`: it replaces none, and may never be heard.
     pub fn hear_all_sources(
         &mut self,
         sources: BTreeSet<Rc<TransportId>>,
         is_announced: impl Fn(&TransportId) -> bool,
     ) -> Verdict {
-        let comes = |source: &&Rc<TransportId>| {
-            let was_there = self.by_source.contains_key(*source) || self.knows(source);
-            let was_announced = self.announced.contains(*source) && !self.fresh.contains(*source);
-            !is_announced(source) && (!was_there || was_announced)
-        };
-        let was_there = |source: &Rc<TransportId>| self.known.is_none() || self.knows(source);
+        let was_there = |source: &TransportId| self.known.is_none() || self.knows(source);
         // An unheard newcomer stands for what those listed in whose place it came.
-        let mut spoke = self.by_source.keys().chain(&self.newcomers);
-        let drops_somebody = spoke.any(|source| was_there(source) && !sources.contains(source));
-        let mut newcomers: BTreeSet<_> = self.newcomers.intersection(&sources).cloned().collect();
-        if drops_somebody {
-            newcomers.extend(sources.iter().filter(comes).cloned());
-        }
-        self.newcomers = newcomers;
-        self.announced = sources.iter().filter(|source| is_announced(source)).cloned().collect();
+        let spoke = self.by_source.keys().chain(&self.newcomers);
+        let leave: Vec<_> = spoke.filter(|source| was_there(source) && !sources.contains(*source)).collect();
+        let comes = |source: &&Rc<TransportId>| {
+            let is_new = !self.by_source.contains_key(*source) && !self.knows(source);
+            let takes_over = || !self.fresh.contains(*source) && leave.iter().any(|one| one.is_same_address(source));
+            !leave.is_empty() && !is_announced(source) && (is_new || takes_over())
+        };
+        let waited_for = self.newcomers.intersection(&sources).chain(sources.iter().filter(comes)).cloned().collect();
+        self.newcomers = waited_for;
         self.fresh.retain(|source| sources.contains(source));
         self.known = Some(sources);
         let mut verdict = Verdict::default();
@@ -199,7 +193,12 @@ mod tests {
     use crate::core::tid::{Spelling, Transport};
 
     fn named(subsysnqn: &str) -> Rc<TransportId> {
-        let spelling = Spelling { traddr: "192.0.2.1", trsvcid: "4420", subsysnqn, ..Spelling::default() };
+        via(subsysnqn, "")
+    }
+
+    /// The one of this name, at an address that nobody else has, pinned to an interface.
+    fn via(subsysnqn: &str, host_iface: &str) -> Rc<TransportId> {
+        let spelling = Spelling { traddr: subsysnqn, trsvcid: "4420", subsysnqn, host_iface, ..Spelling::default() };
         Rc::new(TransportId::new(Transport::Tcp, spelling))
     }
 
@@ -308,14 +307,21 @@ mod tests {
     }
 
     #[test]
-    fn an_announced_source_that_is_configured_in_place_of_another_is_waited_for() {
-        let mut ledger = Ledger::default();
-        ledger.hear_all_sources([named("old")].into(), |_| false);
-        ledger.hear(&named("old"), fresh(&["a"]));
-        ledger.follow_sources([named("old"), named("new"), named("heard")].into());
-        ledger.hear(&named("heard"), fresh(&[]));
-        assert_eq!(ledger.hear_all_sources([named("new"), named("heard")].into(), |_| false), Verdict::default());
-        assert_eq!(ledger.hear(&named("new"), fresh(&[])), withdrawn(&["a"]));
+    fn who_is_pinned_otherwise_is_waited_for_unless_fresh() {
+        let setup = || {
+            let mut ledger = Ledger::default();
+            ledger.hear_all_sources([named("dc")].into(), |_| false);
+            ledger.hear(&named("dc"), fresh(&["a"]));
+            // It is announced, too, where it is going to be pinned to.
+            ledger.follow_sources([named("dc"), via("dc", "eth0")].into());
+            ledger
+        };
+        let mut ledger = setup();
+        assert_eq!(ledger.hear_all_sources([via("dc", "eth0")].into(), |_| false), Verdict::default());
+        assert_eq!(ledger.hear(&via("dc", "eth0"), fresh(&[])), withdrawn(&["a"]));
+        let mut ledger = setup();
+        ledger.hear(&via("dc", "eth0"), fresh(&[]));
+        assert_eq!(ledger.hear_all_sources([via("dc", "eth0")].into(), |_| false), withdrawn(&["a"]));
     }
 
     #[test]

@@ -129,6 +129,11 @@ impl TransportId {
         &self.host_nqn
     }
 
+    /// Whether both are reached at the same address and port, whatever they are called there and whatever the way to it.
+    pub fn is_same_address(&self, other: &TransportId) -> bool {
+        (self.transport, &self.traddr, &self.trsvcid) == (other.transport, &other.traddr, &other.trsvcid)
+    }
+
     /// The address as an IP address, without its zone; `None` for other transports and for host names.
     pub fn ip(&self) -> Option<IpAddr> {
         if self.transport.is_ip() { parse_ip(&self.traddr).map(|(ip, _)| ip) } else { None }

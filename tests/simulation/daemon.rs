@@ -16,6 +16,9 @@ use crate::kernel::INTERFACE;
 use crate::oracle::SECRET;
 use crate::script::{Configuration, DISCOVERY, Exclude, Fault, PATHS, Set, members};
 
+/// How often what tells nothing is asked again.
+const POLLING: Duration = Duration::from_secs(300);
+
 pub const HOST: &str = "nqn.host";
 
 /// More than this, without anything happening meanwhile, is a loop that does not end.
@@ -26,8 +29,17 @@ pub struct Daemon {
     pub generation: u32,
     pub connects: BTreeMap<Ticket, LinkId>,
     pub disconnects: BTreeMap<Ticket, String>,
-    pub reads: BTreeMap<Ticket, String>,
+    /// Registrations, inquiries and log pages.
+    pub commands: BTreeMap<Ticket, Command>,
     pub stopping: bool,
+}
+
+/// An admin command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Command {
+    Register,
+    Inquire,
+    Read,
 }
 
 impl Daemon {
@@ -39,7 +51,7 @@ impl Daemon {
             generation,
             connects: BTreeMap::new(),
             disconnects: BTreeMap::new(),
-            reads: BTreeMap::new(),
+            commands: BTreeMap::new(),
             stopping: false,
         }
     }
@@ -79,13 +91,19 @@ pub fn configured(configuration: &Configuration) -> Event {
         common: common(discovery.collect()),
         persistent_connections: configuration.persistent_connections,
         zeroconf_persistence: configuration.persistence.map_or(Persistence::Forever, Persistence::For),
+        polling_interval: POLLING,
         ..FinderSettings::default()
     };
     let scope =
         if configuration.disconnects { DisconnectScope::OnlyStasConnections } else { DisconnectScope::NoDisconnect };
     let connector =
         ConnectorSettings { common: common(io.collect()), disconnect_scope: scope, ..ConnectorSettings::default() };
-    Event::Configured { host_nqn: HOST.into(), finder: Some(Box::new(finder)), connector: Some(Box::new(connector)) }
+    Event::Configured {
+        host_nqn: HOST.into(),
+        symname: String::new(),
+        finder: Some(Box::new(finder)),
+        connector: Some(Box::new(connector)),
+    }
 }
 
 fn entry(traddr: &str, trsvcid: &str, subsysnqn: &str) -> ControllerEntry {
@@ -116,12 +134,15 @@ pub fn announced(set: Set) -> Event {
 }
 
 /// A discovery log page that lists these paths.
-pub fn page(paths: Set, fault: Option<Fault>) -> Vec<u8> {
+/// With an entry of the controller itself, by which it says that it supports no lasting connection if `declines`.
+pub fn page(paths: Set, declines: bool, fault: Option<Fault>) -> Vec<u8> {
+    let entries = members(paths).map(|path| (2, PATHS[path])).chain([(3, ("nqn.itself", DISCOVERY[0]))]);
     let mut bytes = vec![0; 1024];
-    bytes[8..16].copy_from_slice(&u64::from(paths.count_ones()).to_le_bytes());
-    for (nqn, traddr) in members(paths).map(|path| PATHS[path]) {
+    bytes[8..16].copy_from_slice(&u64::from(paths.count_ones() + 1).to_le_bytes());
+    for (subtype, (nqn, traddr)) in entries {
         let mut record = [0; 1024];
-        record[..3].copy_from_slice(&[3, 1, 2]);
+        record[..3].copy_from_slice(&[3, 1, subtype]);
+        record[10] = if declines { 0 } else { 2 };
         record[32..36].copy_from_slice(b"4420");
         record[256..][..nqn.len()].copy_from_slice(nqn.as_bytes());
         record[512..][..traddr.len()].copy_from_slice(traddr.as_bytes());

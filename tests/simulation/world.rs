@@ -10,10 +10,10 @@ use stas::core::links::LinkId;
 use stas::core::page::{self};
 use stas::core::portal::PortalId;
 use stas::core::{Action, Event, Legacy, Ticket};
-use stas::helper::message::Failure;
+use stas::helper::message::{Capabilities, Failure};
 
 use crate::chance::Chance;
-use crate::daemon::{self, Daemon};
+use crate::daemon::{self, Command, Daemon};
 use crate::kernel::{Connect, Controller, Kernel, State, Uevent, number_of};
 use crate::oracle::Oracle;
 use crate::script::{Configuration, DISCOVERY, Deed, Exclude, Fault, PATHS, Reach, Set, Step, members};
@@ -55,9 +55,10 @@ enum Happening {
         ticket: Ticket,
         serial: u64,
     },
-    Read {
+    Command {
         generation: u32,
         ticket: Ticket,
+        command: Command,
         device: Option<Box<Device>>,
     },
     /// The helper answers.
@@ -82,7 +83,34 @@ enum Happening {
 enum Reply {
     Connected(Ticket, Result<u32, Failure>),
     Disconnected(Ticket, Result<(), Failure>),
+    Registered(Ticket, Result<bool, Failure>),
+    Inquired(Ticket, Result<Capabilities, Failure>),
     Page(Ticket, Result<(usize, Set, Option<Fault>), String>),
+}
+
+/// What a discovery controller is like.
+#[derive(Debug, Clone, Copy)]
+struct Nature {
+    registers: bool,
+    /// It tells when its page changes.
+    notices: bool,
+    /// It says that it supports no lasting connection.
+    declines: bool,
+}
+
+impl Nature {
+    fn of(chance: &mut Chance) -> Nature {
+        Nature {
+            registers: chance.one_in("registers", 2),
+            notices: !chance.one_in("notices", 4),
+            declines: chance.one_in("declines", 2),
+        }
+    }
+
+    /// It is read, left and read again some time later.
+    fn is_polled(self) -> bool {
+        self.declines && !self.notices
+    }
 }
 
 /// What survives the daemon.
@@ -112,6 +140,7 @@ pub struct World {
     /// The serials of controllers that the helper was asked to disconnect.
     doomed: BTreeSet<u64>,
     listed: [Set; DISCOVERY.len()],
+    nature: [Nature; DISCOVERY.len()],
     refused: Set,
     misread: BTreeMap<usize, (Fault, u32)>,
     failing_connects: Option<(Errno, u32)>,
@@ -127,12 +156,14 @@ pub struct World {
 
 impl World {
     pub fn new(seed: u64, tracing: bool) -> World {
+        let mut chance = Chance::new(seed);
+        let nature = [(); DISCOVERY.len()].map(|()| Nature::of(&mut chance));
         World {
             epoch: Instant::now(),
             now: BEGINNING,
             queue: BTreeMap::new(),
             last_happening: 0,
-            chance: Chance::new(seed),
+            chance,
             kernel: Kernel::default(),
             daemon: None,
             generation: 0,
@@ -153,6 +184,7 @@ impl World {
             lost_at: BTreeMap::new(),
             doomed: BTreeSet::new(),
             listed: [0; DISCOVERY.len()],
+            nature,
             refused: 0,
             misread: BTreeMap::new(),
             failing_connects: None,
@@ -244,7 +276,9 @@ impl World {
             Happening::Connected => self.end_connect()?,
             Happening::Disconnect { generation, ticket, device } => self.begin_disconnect(generation, ticket, &device),
             Happening::Disconnected { generation, ticket, serial } => self.end_disconnect(generation, ticket, serial),
-            Happening::Read { generation, ticket, device } => self.read_page(generation, ticket, device.as_deref()),
+            Happening::Command { generation, ticket, command, device } => {
+                self.carry_out(generation, ticket, command, device.as_deref());
+            }
             Happening::Reply { generation, reply } => self.hand_in_reply(generation, reply),
             Happening::GiveUp { serial, lost_at } => self.give_up(serial, lost_at),
             Happening::Recover { serial } => self.recover(serial),
@@ -323,10 +357,11 @@ impl World {
         }
         self.refused &= !any;
         let traddr = DISCOVERY[discovery];
+        let notices = self.nature[discovery].notices;
         let mut changed = Vec::new();
         for (number, controller) in &mut self.kernel.controllers {
             let is_it = controller.id.kind == ControllerKind::Discovery && controller.id.tid.traddr() == traddr;
-            if is_it && controller.state == State::Live && !std::mem::replace(&mut controller.masked, true) {
+            if is_it && notices && controller.state == State::Live && !std::mem::replace(&mut controller.masked, true) {
                 changed.push(Uevent::LogChanged(*number));
             }
         }
@@ -401,8 +436,12 @@ impl World {
         let disconnects = std::mem::take(&mut daemon.disconnects).into_keys();
         let failures =
             failures.chain(disconnects.map(|ticket| Event::Disconnected { ticket, outcome: Err(Failure::ChildDied) }));
-        let reads = std::mem::take(&mut daemon.reads).into_keys();
-        let failures = failures.chain(reads.map(|ticket| Event::PageRead { ticket, outcome: Err("it died".into()) }));
+        let commands = std::mem::take(&mut daemon.commands).into_iter();
+        let failures = failures.chain(commands.map(|(ticket, command)| match command {
+            Command::Register => Event::Registered { ticket, outcome: Err(Failure::ChildDied) },
+            Command::Inquire => Event::Inquired { ticket, outcome: Err(Failure::ChildDied) },
+            Command::Read => Event::PageRead { ticket, outcome: Err("it died".into()) },
+        }));
         let failures: Vec<Event> = failures.collect();
         self.hand_in_devices();
         for failure in failures {
@@ -508,49 +547,59 @@ impl World {
         self.reply(generation, Reply::Disconnected(ticket, Ok(())));
     }
 
-    fn read_page(&mut self, generation: u32, ticket: Ticket, asked: Option<&Device>) {
-        let controller = asked.and_then(|asked| {
-            let number = number_of(&asked.name);
-            let is_same = self.kernel.device(number).is_some_and(|now| now.is_same_controller(asked));
-            self.kernel.controllers.get_mut(&number).filter(|_| is_same)
-        });
-        let outcome = match controller {
-            Some(controller) if controller.state == State::Live => {
-                let which = DISCOVERY.iter().position(|traddr| *traddr == controller.id.tid.traddr());
-                match which {
-                    Some(which) => {
-                        let serial = controller.serial;
-                        self.read_outcome(which, serial)
-                    }
-                    None => Err("no discovery controller".into()),
-                }
+    fn carry_out(&mut self, generation: u32, ticket: Ticket, command: Command, asked: Option<&Device>) {
+        let outcome = self.served_by(asked).and_then(|(which, serial)| Ok((which, self.answer(which, serial)?)));
+        let failed = |failure: &Failure| failure.to_string();
+        let reply = match command {
+            Command::Register => Reply::Registered(ticket, outcome.map(|(which, _)| self.nature[which].registers)),
+            Command::Inquire => {
+                let can = |which: usize| Capabilities { notices: self.nature[which].notices, pleo: None };
+                Reply::Inquired(ticket, outcome.map(|(which, _)| can(which)))
             }
-            _ => Err("it is not connected, or another one by now".into()),
+            Command::Read => {
+                if let Ok((_, None)) = outcome
+                    && let Some(number) = asked.map(|asked| number_of(&asked.name))
+                    && let Some(controller) = self.kernel.controllers.get_mut(&number)
+                {
+                    controller.masked = false;
+                }
+                let page = |(which, fault): (usize, Option<Fault>)| (which, self.listed[which], fault);
+                Reply::Page(ticket, outcome.as_ref().map(|outcome| page(*outcome)).map_err(failed))
+            }
         };
-        self.reply(generation, Reply::Page(ticket, outcome));
+        self.reply(generation, reply);
     }
 
-    fn read_outcome(&mut self, which: usize, serial: u64) -> Result<(usize, Set, Option<Fault>), String> {
+    /// The discovery controller behind a device, if it is connected and still the one that was meant.
+    fn served_by(&self, asked: Option<&Device>) -> Result<(usize, u64), Failure> {
+        let asked = asked.ok_or(Failure::Gone)?;
+        let number = number_of(&asked.name);
+        let device = self.kernel.device(number).ok_or(Failure::Gone)?;
+        if !device.is_same_controller(asked) {
+            return Err(Failure::NotThatController);
+        }
+        let controller = self.kernel.controllers.get(&number).filter(|controller| controller.state == State::Live);
+        let controller = controller.ok_or(Failure::NotReady)?;
+        let which =
+            DISCOVERY.iter().position(|traddr| *traddr == controller.id.tid.traddr()).ok_or(Failure::NotReady)?;
+        Ok((which, controller.serial))
+    }
+
+    /// What a discovery controller makes of a command; `Some` if the data are wrong.
+    fn answer(&mut self, which: usize, serial: u64) -> Result<Option<Fault>, Failure> {
         let fault = self.misread.get_mut(&which).filter(|(_, times)| *times > 0).map(|(fault, times)| {
             *times -= 1;
             *fault
         });
         match fault {
-            None => {
-                let number = self.kernel.find(serial);
-                if let Some(controller) = number.and_then(|number| self.kernel.controllers.get_mut(&number)) {
-                    controller.masked = false;
-                }
-            }
-            Some(Fault::Status) => return Err("status 0x4002".into()),
+            Some(Fault::Status) => Err(Failure::NvmeStatus(0x4002)),
             Some(Fault::Hangs) => {
                 self.lose(serial);
                 self.happen_in(Duration::from_secs(1), Happening::Recover { serial });
-                return Err("it did not answer in time".into());
+                Err(Failure::Interrupted)
             }
-            Some(Fault::Garbage | Fault::Truncated) => {}
+            Some(Fault::Garbage | Fault::Truncated) | None => Ok(fault),
         }
-        Ok((which, self.listed[which], fault))
     }
 
     // ---- connections lost and found --------------------------------------------------------------------------------
@@ -662,9 +711,16 @@ impl World {
             Reply::Disconnected(ticket, outcome) if daemon.disconnects.remove(&ticket).is_some() => {
                 self.hand_in(generation, Event::Disconnected { ticket, outcome });
             }
-            Reply::Page(ticket, outcome) if daemon.reads.remove(&ticket).is_some() => {
+            Reply::Registered(ticket, outcome) if daemon.commands.remove(&ticket).is_some() => {
+                self.hand_in(generation, Event::Registered { ticket, outcome });
+            }
+            Reply::Inquired(ticket, outcome) if daemon.commands.remove(&ticket).is_some() => {
+                self.hand_in(generation, Event::Inquired { ticket, outcome });
+            }
+            Reply::Page(ticket, outcome) if daemon.commands.remove(&ticket).is_some() => {
                 let delivered = outcome.clone();
-                let outcome = outcome.map(|(_, paths, fault)| daemon::page(paths, fault).into());
+                let outcome =
+                    outcome.map(|(which, paths, fault)| daemon::page(paths, self.nature[which].declines, fault).into());
                 self.hand_in(generation, Event::PageRead { ticket, outcome });
                 if let Ok((which, paths, None)) = delivered {
                     self.note_page(which, paths);
@@ -729,7 +785,9 @@ impl World {
                 let stopping = daemon.stopping;
                 daemon.disconnects.insert(ticket, device.name.clone());
                 let verdict = self.oracle.judge(&device, &self.configuration, stopping);
+                let which = DISCOVERY.iter().position(|traddr| *traddr == device.traddr);
                 if let Err(why) = verdict
+                    && !which.is_some_and(|which| self.nature[which].is_polled())
                     && !self.has_other(&device)
                 {
                     return Err(format!("{} {} is disconnected although {why}", device.name, device.subsysnqn));
@@ -739,12 +797,9 @@ impl World {
                 let latency = self.chance.latency("fork");
                 self.happen_in(latency, Happening::Disconnect { generation, ticket, device });
             }
-            Action::ReadLogPage { ticket, device } => {
-                daemon.reads.insert(ticket, device.clone());
-                let device = daemon.machine.links().device(&device).cloned().map(Box::new);
-                let latency = self.chance.latency("read");
-                self.happen_in(latency, Happening::Read { generation, ticket, device });
-            }
+            Action::Register { ticket, device } => self.command(ticket, Command::Register, &device),
+            Action::Inquire { ticket, device, .. } => self.command(ticket, Command::Inquire, &device),
+            Action::ReadLogPage { ticket, device, .. } => self.command(ticket, Command::Read, &device),
             Action::ReadDevices => self.hand_in_devices(),
             Action::Save if !self.read_only => {
                 let legacy = daemon.machine.legacy(self.epoch + self.now);
@@ -753,6 +808,14 @@ impl World {
             Action::Save | Action::Publish(_) | Action::Note(_) => {}
         }
         Ok(())
+    }
+
+    fn command(&mut self, ticket: Ticket, command: Command, device: &str) {
+        let Some(daemon) = &mut self.daemon else { return };
+        daemon.commands.insert(ticket, command);
+        let device = daemon.machine.links().device(device).cloned().map(Box::new);
+        let latency = self.chance.latency("command");
+        self.happen_in(latency, Happening::Command { generation: self.generation, ticket, command, device });
     }
 
     // ---- what must hold --------------------------------------------------------------------------------------------
@@ -774,7 +837,7 @@ impl World {
     fn has_other(&self, device: &Device) -> bool {
         self.kernel.controllers.iter().any(|(number, other)| {
             let same = (other.nqn(), other.id.tid.traddr()) == (device.subsysnqn.as_str(), device.traddr.as_str());
-            same && other.state == State::Live && *number != number_of(&device.name)
+            same && other.is_usable() && *number != number_of(&device.name)
         })
     }
 
@@ -790,7 +853,7 @@ impl World {
         let mut paths = self.configuration.io;
         for which in members(self.configuration.discovery | self.announced) {
             if !excluded.covers("", DISCOVERY[which]) {
-                if !serves(ControllerKind::Discovery, DISCOVERY[which], "") {
+                if !serves(ControllerKind::Discovery, DISCOVERY[which], "") && !self.nature[which].is_polled() {
                     return Err(format!("discovery controller {} is not connected", DISCOVERY[which]));
                 }
                 paths |= self.listed[which];

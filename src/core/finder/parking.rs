@@ -42,11 +42,13 @@ impl Finder {
         let Some(discovery) = self.controllers.get_mut(tid) else {
             return;
         };
-        let tells = discovery.session.capabilities.is_none_or(|can| can.notices);
+        // One that could not be asked is kept, and read by time all the same.
+        let can = discovery.session.capabilities;
+        let (tells, is_mute) = (can.is_some_and(|can| can.notices), can.is_some_and(|can| !can.notices));
         let declines = discovery.page.as_ref().is_some_and(|page| page.declines_persistence());
         let leaves = match self.rules.persistent {
             Persistent::No => true,
-            Persistent::Auto => declines && !tells,
+            Persistent::Auto => declines && is_mute,
             Persistent::Force => false,
         };
         // Somebody else's connection is theirs to end.

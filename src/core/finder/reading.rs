@@ -44,6 +44,8 @@ impl Finder {
         let Some(discovery) = self.controllers.get_mut(tid) else {
             return;
         };
+        // Until that is done, what the page does not list may well be there.
+        self.testimonies.push_back((tid.clone(), Testimony::Stale(BTreeSet::new())));
         match &mut discovery.reading {
             Some(reading) => reading.again = true,
             None if discovery.device.is_some() => {

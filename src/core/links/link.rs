@@ -26,10 +26,7 @@ impl LinkId {
 
     /// Whether two links of the same kind ask at the same address, for whatever subsystem.
     pub fn is_same_address(&self, other: &LinkId) -> bool {
-        let address = |id: &LinkId| (id.kind, id.tid.transport());
-        address(self) == address(other)
-            && self.tid.traddr() == other.tid.traddr()
-            && self.tid.trsvcid() == other.tid.trsvcid()
+        self.kind == other.kind && self.tid.is_same_address(&other.tid)
     }
 
     /// Whether this can be the controller that came of connecting the link. A discovery controller counts by whatever name
