@@ -181,7 +181,7 @@ fn deed(chance: &mut Chance) -> Deed {
         22 => Deed::LoseUevents { time },
         23 => Deed::RepeatUevents,
         24 => Deed::HelperDies,
-        25 => Deed::ForeignConnect { discovery: which % 3 == 0, which: which / 3 },
+        25 => Deed::ForeignConnect { discovery: which.is_multiple_of(3), which: which / 3 },
         26 => Deed::ForeignDisconnect { nth: which },
         27..=28 => {
             let faults = [Fault::Status, Fault::Hangs, Fault::Garbage, Fault::Truncated];
