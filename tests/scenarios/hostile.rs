@@ -265,13 +265,13 @@ fn a_kernel_without_tls() {
 }
 
 /// Subsystems to list.
-struct Storage {
+pub struct Storage {
     subsystems: Vec<Subsystem>,
     _port: Port,
 }
 
 impl Storage {
-    fn offer(guest: &Guest, count: usize) -> Self {
+    pub fn offer(guest: &Guest, count: usize) -> Self {
         let port = guest.target().tcp_port("127.0.0.1", 4420);
         let subsystems: Vec<_> =
             (0..count).map(|number| guest.target().subsystem(&nqn(&format!("good{number}")))).collect();
@@ -279,11 +279,11 @@ impl Storage {
         Storage { subsystems, _port: port }
     }
 
-    fn nqns(&self, which: impl std::slice::SliceIndex<[Subsystem], Output = [Subsystem]>) -> Vec<&str> {
+    pub fn nqns(&self, which: impl std::slice::SliceIndex<[Subsystem], Output = [Subsystem]>) -> Vec<&str> {
         self.subsystems[which].iter().map(|subsystem| subsystem.nqn.as_str()).collect()
     }
 
-    fn entries(&self, which: impl std::slice::SliceIndex<[Subsystem], Output = [Subsystem]>) -> Vec<Entry> {
+    pub fn entries(&self, which: impl std::slice::SliceIndex<[Subsystem], Output = [Subsystem]>) -> Vec<Entry> {
         self.nqns(which).into_iter().map(|nqn| Entry::io(nqn, "127.0.0.1", "4420")).collect()
     }
 }
