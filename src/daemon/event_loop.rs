@@ -18,6 +18,7 @@ use crate::bus::dispatch::Served;
 use crate::bus::signal::Signal as BusSignal;
 use crate::bus::{BusEvent, BusTokens, ControllerId, FinderPage, PrivateServer, Role, SystemBus};
 use crate::core::device::ControllerKind;
+use crate::core::finder::Finder;
 use crate::core::{Action, Change, Event, Machine};
 use crate::daemon::notify::ServiceManager;
 use crate::daemon::options::{Options, Program};
@@ -372,7 +373,9 @@ impl Daemon {
             format!("{connected} of {wanted} {what} connected")
         };
         let roles = self.program.roles();
-        let finder = roles.finder.then(|| count(ControllerKind::Discovery, "discovery controllers"));
+        let parked = self.machine.finder().map_or(0, Finder::parked);
+        let parked = if parked > 0 { format!(" ({parked} parked)") } else { String::new() };
+        let finder = roles.finder.then(|| count(ControllerKind::Discovery, "discovery controllers") + &parked);
         let connector = roles.connector.then(|| count(ControllerKind::Io, "I/O controllers"));
         let parts: Vec<String> = finder.into_iter().chain(connector).collect();
         self.manager.status(parts.join(", "));

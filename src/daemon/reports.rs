@@ -17,7 +17,9 @@ pub fn reports(pages: &[FinderPage]) -> Vec<Report> {
 fn report((source, page): (Rc<TransportId>, &FinderPage)) -> Report {
     let paths = page.entries.iter().filter_map(|entry| listed(entry).path(&source).ok()?).map(Rc::new).collect();
     let testimony = if is_fresh(page, &paths) { Testimony::Fresh(paths) } else { Testimony::Stale(paths) };
-    Report { source, testimony, announced: page.announced, connected: page.connected != Some(false) }
+    // A page that is current without a connection is that of a controller that is left in between.
+    let connected = page.connected != Some(false) || page.state == Some(PageState::Fresh);
+    Report { source, testimony, announced: page.announced, connected }
 }
 
 /// nvme-stas does not tell whether a page is current: its empty page may as well be one that it could not read.
@@ -84,6 +86,14 @@ mod tests {
         assert!(is_fresh(page(None, true, &["nqn.a"])));
         assert!(!is_fresh(page(None, true, &[])));
         assert!(!is_fresh(page(None, false, &["nqn.a"])));
+    }
+
+    #[test]
+    fn who_is_left_in_between_is_not_lost() {
+        let is_connected = |page| reports(&[page])[0].connected;
+        assert!(is_connected(page(Some(PageState::Fresh), false, &[])));
+        assert!(!is_connected(page(Some(PageState::Stale), false, &["nqn.a"])));
+        assert!(!is_connected(page(None, false, &["nqn.a"])));
     }
 
     #[test]

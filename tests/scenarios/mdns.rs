@@ -414,3 +414,22 @@ fn nonsense_is_reported_once_and_ignored() {
         assert_eq!(guest.controllers().len(), 2);
     });
 }
+
+/// One that is left in between is read again as soon as it announces itself once more.
+#[test]
+fn an_announcement_has_a_parked_controller_read() {
+    scenario(|guest| {
+        let lan = Lan::running(guest, "persistent = \"no\"\npolling-interval = \"1hour\"\n");
+        lan.announce();
+        guest.wait_for_storage(&[&lan.disk.nqn], SOON);
+        let is_left = || guest.controllers().len() == 1;
+        guest.wait_until("it is left", SOON, is_left);
+        lan.withdraw();
+        lan.wait_until_listed("10.97.0.2", true, SOON);
+        let other = guest.target().subsystem(&nqn("other"));
+        lan.port.link_in(&lan.far, &other);
+        lan.announce();
+        guest.wait_for_storage(&[&lan.disk.nqn, &other.nqn], SOON);
+        guest.wait_until("it is left", SOON, || guest.controllers().len() == 2);
+    });
+}

@@ -106,4 +106,9 @@ impl Finder {
         let (tid, discovery) = self.controllers.get_key_value(tid)?;
         if discovery.session.presence == Presence::Parked { self.polls.get(tid) } else { None }
     }
+
+    /// How many have been left.
+    pub fn parked(&self) -> usize {
+        self.controllers.values().filter(|discovery| discovery.session.is_parked()).count()
+    }
 }
