@@ -17,8 +17,9 @@ use crate::bus::address::Address;
 use crate::bus::dispatch::Served;
 use crate::bus::signal::Signal as BusSignal;
 use crate::bus::{BusEvent, BusTokens, ControllerId, FinderPage, PrivateServer, Role, SystemBus};
-use crate::core::device::ControllerKind;
+use crate::core::device::{ControllerKind, US};
 use crate::core::{Action, Change, Event, Machine};
+use crate::daemon::claims::Claims;
 use crate::daemon::notify::ServiceManager;
 use crate::daemon::options::{Options, Program};
 use crate::daemon::probe::Probes;
@@ -67,6 +68,7 @@ pub struct Daemon {
     probes: Probes,
     machine: Machine,
     state_file: StateFile,
+    claims: Claims,
     bus: Option<SystemBus>,
     private: PrivateServer,
     facts: Facts,
@@ -117,6 +119,7 @@ impl Daemon {
             probes: Probes::new(PROBES),
             machine: Machine::new(program.roles(), seed()),
             state_file: StateFile::new(directory),
+            claims: Claims::new(|device| Path::new(CLASS).join(device).exists()),
             bus: None,
             private,
             facts: Facts::new(now, directory.display().to_string()),
@@ -246,7 +249,12 @@ impl Daemon {
     }
 
     fn handle_replies(&mut self, now: Instant) {
-        while let Some(event) = self.requests.poll_event(&self.sysfs) {
+        while let Some(mut event) = self.requests.poll_event(&self.sysfs) {
+            if let Event::Connected { outcome: Ok(Some(device)), .. } = &mut event {
+                // What was noted about that number so far was about an earlier controller.
+                self.claims.made(&device.name);
+                device.owner = Some(US.to_owned());
+            }
             self.machine.handle(now, event);
         }
     }
@@ -337,6 +345,7 @@ impl Daemon {
     }
 
     fn publish(&mut self, now: Instant, change: Change) {
+        self.note_use(&change);
         let signal = match change {
             Change::LogPage { tid, device } => BusSignal::LogPagesChanged { id: ControllerId::from(&*tid), device },
             Change::DiscoveryControllerRemoved => BusSignal::DcRemoved,
@@ -349,6 +358,18 @@ impl Daemon {
         };
         self.facts.invalidate();
         self.emit(now, &signal);
+    }
+
+    /// Keeps the registry of the host in line with what we use.
+    fn note_use(&mut self, change: &Change) {
+        let links = self.machine.links();
+        let exists = |device: &str| links.device(device).is_some();
+        match change {
+            Change::Up { device, .. } if exists(device) => self.claims.used(device),
+            Change::Down { device, .. } if links.served_by(device).next().is_none() => self.claims.left(device),
+            _ => {}
+        }
+        self.claims.forget_gone(exists);
     }
 
     fn emit(&mut self, now: Instant, signal: &BusSignal) {

@@ -7,6 +7,7 @@
 //! Nothing here decides about controllers, and nothing here waits for a network, a disk or another process: what blocks
 //! belongs to the helper. With nothing to do the loop does not wake up.
 
+mod claims;
 mod event_loop;
 mod logger;
 mod notify;

@@ -45,7 +45,18 @@ impl Links {
     pub(super) fn existing(&self, id: &LinkId) -> Option<&Device> {
         let was_ours = id.kind == ControllerKind::Discovery && self.ours_before.contains(id);
         let made_for = || was_ours.then(|| self.devices.made_for(&id.tid)).flatten();
-        self.devices.serving(&id.tid, id.kind).or_else(made_for)
+        self.serving(id).or_else(made_for)
+    }
+
+    /// The controller that serves a link already and is to stay. One without keep alive is about to go, or would not notice that
+    /// its peer is gone: it counts only for who wants it so, or made it.
+    fn serving(&self, id: &LinkId) -> Option<&Device> {
+        self.devices.serving(&id.tid, id.kind).find(|device| self.can_rely_on(id, device))
+    }
+
+    fn can_rely_on(&self, id: &LinkId, device: &Device) -> bool {
+        let wants_none = || self.links.get(id).is_some_and(|link| link.options.kato == Some(0));
+        !device.is_passing() || wants_none() || self.ours_before.contains(id)
     }
 
     pub(super) fn enqueue(&mut self, id: &LinkId) {
@@ -82,7 +93,7 @@ impl Links {
     /// The kernel still lacks it, and its portal's answer is still believed.
     fn should_connect(&self, now: Instant, id: &LinkId) -> bool {
         let portal = self.links.get(id).and_then(|link| link.portal.as_ref());
-        self.devices.serving(&id.tid, id.kind).is_none()
+        self.serving(id).is_none()
             && !self.devices.may_come_to_serve(&id.tid)
             && portal.is_none_or(|portal| self.portals.is_open(now, portal))
     }
@@ -130,7 +141,7 @@ impl Links {
         if failure.is_already_connected() {
             self.actions.push_back(Action::ReadDevices);
         }
-        if let Some(device) = self.devices.serving(&id.tid, id.kind) {
+        if let Some(device) = self.serving(id) {
             let name = device.name.clone();
             return self.adopt(now, id, &name);
         }
@@ -190,13 +201,15 @@ impl Links {
             return;
         };
         let seekers = self.in_state(&LinkId::of_device(device), State::can_adopt);
-        let served: Vec<LinkId> = seekers.into_iter().filter(|id| device.serves(&id.tid, id.kind)).collect();
+        let served: Vec<LinkId> =
+            seekers.into_iter().filter(|id| device.serves(&id.tid, id.kind) && self.can_rely_on(id, device)).collect();
         for id in served {
             self.adopt(now, &id, name);
         }
     }
 
     fn adopt(&mut self, now: Instant, id: &LinkId, device: &str) {
+        // Somebody else may have taken it over since.
         if self.ours_before.contains(id) {
             self.devices.own(device);
         }
@@ -228,7 +241,7 @@ impl Links {
         link.failures = if flapped { link.failures.saturating_add(1) } else { 0 };
         let failures = link.failures;
         self.enter(id, State::BackingOff);
-        let must_wait = flapped && self.devices.serving(&id.tid, id.kind).is_none();
+        let must_wait = flapped && self.serving(id).is_none();
         let retry_in = must_wait.then(|| self.backoff.delay(failures));
         self.note(Note::Lost { id: id.clone(), device: name, retry_in });
         match retry_in {

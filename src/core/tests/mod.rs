@@ -328,7 +328,8 @@ impl World {
             self.connects
         );
         let devices = self.machine.links().devices();
-        let serving = devices.filter(|device| device.is_usable() && device.serves(&last.tid, last.kind));
+        let serving =
+            devices.filter(|device| device.is_usable() && !device.is_passing() && device.serves(&last.tid, last.kind));
         let leaving = |device: &Device| self.disconnects.iter().any(|(_, other)| other.name == device.name);
         assert_eq!(serving.filter(|device| !leaving(device)).count(), 0, "{last} is connected already");
     }
@@ -424,6 +425,8 @@ fn serving(id: &LinkId, name: &str) -> Device {
         cntrltype: String::new(),
         model: String::new(),
         serial: String::new(),
+        kato: (id.kind == ControllerKind::Discovery).then_some(30),
+        owner: None,
     }
 }
 
