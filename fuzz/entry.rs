@@ -3,6 +3,7 @@
 //! Shared by the targets in `fuzz_targets/` and by `tests/corpus.rs`, which runs every committed corpus file through the same
 //! functions with any toolchain.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustbus::MessageBuilder;
@@ -11,8 +12,10 @@ use rustbus::wire::ObjectPath;
 use stas::bus::avahi::AvahiClient;
 use stas::bus::message::{self, Message};
 use stas::bus::{BUS_NAME, BUS_PATH, BusEvent};
+use stas::config::parse_exclusions;
 use stas::config::settings::IpFamily;
-use stas::core::tid::canonical_address;
+use stas::core::exclusion::HostExclusion;
+use stas::core::tid::{Spelling, Transport, TransportId, canonical_address};
 use stas::helper::message::{ConnectRequest, Failure};
 use stas::kernel::{admin, fabrics, sysfs};
 use stas::wire::discovery::{Entry, LogPage, MAX_RECORDS};
@@ -47,7 +50,7 @@ fn entry(entry: &Entry) {
 
 /// Whatever an entry says, the option string made of it has the options we chose.
 fn adds_no_option(trsvcid: &str, nqn: &str, traddr: &str) {
-    let traddr = canonical_address(stas::core::tid::Transport::Tcp, traddr);
+    let traddr = canonical_address(Transport::Tcp, traddr);
     let given = 2 + usize::from(!trsvcid.is_empty()) + usize::from(!traddr.is_empty());
     let request = ConnectRequest {
         nqn: nqn.to_owned(),
@@ -291,5 +294,22 @@ impl Avahi {
                 _ => {}
             }
         }
+    }
+}
+
+/// The host's list of exclusions: none that gives no key, no finding that would spoil a log.
+pub fn exclusions(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let (exclusions, findings) = parse_exclusions(&text, Path::new("x"));
+    assert!(exclusions.len() <= text.lines().count());
+    for exclusion in exclusions {
+        assert!(exclusion.place.starts_with("x:"));
+        let keys = HostExclusion { place: String::new(), ..exclusion.clone() };
+        assert_ne!(keys, HostExclusion::default());
+        let tid = TransportId::new(Transport::Tcp, Spelling { traddr: &exclusion.traddr, ..Spelling::default() });
+        std::hint::black_box(exclusion.matches(&tid, ""));
+    }
+    for finding in findings {
+        assert!(!finding.to_string().contains(char::is_control), "{finding}");
     }
 }

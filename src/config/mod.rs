@@ -16,6 +16,7 @@ mod assemble;
 mod controller;
 mod convert;
 mod edit;
+mod exclusions;
 mod file;
 mod finding;
 mod generate;
@@ -32,14 +33,16 @@ use std::path::Path;
 
 pub use convert::to_toml;
 pub use edit::{edit_identity, replace_file};
+pub use exclusions::{EXCLUSIONS, drop_ins, load_exclusions, parse_exclusions};
 pub use finding::{Finding, Loaded, Severity};
-pub use generate::{Origin, host_uuid};
+pub use generate::{Origin, host_uuid, uuid_of_hash};
 pub use identity::{IdentitySources, check_id, check_symname, load_identity, parse_identity, present_identity};
 
+use crate::core::host::HostIds;
 use assemble::Daemon;
 use file::Contents;
 use finding::Report;
-use settings::{ConnectorSettings, FinderSettings};
+use settings::{Common, ConnectorSettings, FinderSettings, HostIdentity};
 use value::Entry;
 
 /// Reads `stafd.conf`. A missing file means defaults, with a finding that says so.
@@ -72,6 +75,14 @@ pub fn parse_finder(text: &str, path: &Path) -> Result<Loaded<FinderSettings>, V
 /// As for [`load_finder`].
 pub fn parse_connector(text: &str, path: &Path) -> Result<Loaded<ConnectorSettings>, Vec<Finding>> {
     parse(&Contents::of(text), path)
+}
+
+/// The host ids that go with the host NQNs of these settings, and what is wrong with them.
+pub fn host_ids<'a>(host: &HostIdentity, settings: impl Iterator<Item = &'a Common>) -> (HostIds, Vec<String>) {
+    let controllers = settings.flat_map(|common| &common.controllers);
+    let given =
+        controllers.filter(|one| !one.host_id.is_empty()).map(|one| (one.host_nqn.as_str(), one.host_id.as_str()));
+    HostIds::new(&host.nqn, &host.id, given)
 }
 
 fn load<D: Daemon>(path: &Path) -> Result<Loaded<D>, Vec<Finding>> {

@@ -98,6 +98,8 @@ pub struct ControllerEntry {
     pub host_traddr: String,
     pub host_iface: String,
     pub host_nqn: String,
+    /// Goes with `host_nqn`.
+    pub host_id: String,
     pub options: ConnectOptions,
 }
 

@@ -49,6 +49,33 @@ pub struct Device {
 }
 
 impl Device {
+    /// To be filled in by tests that care for a few facts only.
+    #[cfg(test)]
+    pub fn nothing() -> Device {
+        let none = String::new;
+        Device {
+            name: none(),
+            transport: Transport::Tcp,
+            kind: ControllerKind::Io,
+            state: none(),
+            traddr: none(),
+            trsvcid: none(),
+            subsysnqn: none(),
+            host_traddr: none(),
+            host_iface: none(),
+            src_addr: none(),
+            src_iface: none(),
+            host_nqn: none(),
+            host_id: none(),
+            dctype: none(),
+            cntrltype: none(),
+            model: none(),
+            serial: none(),
+            kato: None,
+            owner: None,
+        }
+    }
+
     /// Whether somebody else manages it, and we are not to take it down.
     pub fn is_foreign(&self) -> bool {
         self.owner.as_deref().is_some_and(|owner| owner != US)

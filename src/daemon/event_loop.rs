@@ -17,9 +17,11 @@ use crate::bus::address::Address;
 use crate::bus::dispatch::Served;
 use crate::bus::signal::Signal as BusSignal;
 use crate::bus::{BusEvent, BusTokens, ControllerId, FinderPage, PrivateServer, Role, SystemBus};
+use crate::config::settings::HostIdentity;
 use crate::core::device::{ControllerKind, US};
 use crate::core::{Action, Change, Event, Machine};
 use crate::daemon::claims::Claims;
+use crate::daemon::exclusions::Exclusions;
 use crate::daemon::notify::ServiceManager;
 use crate::daemon::options::{Options, Program};
 use crate::daemon::probe::Probes;
@@ -38,7 +40,8 @@ const SIGNALS: Token = Token(1);
 const TIMER: Token = Token(2);
 const HELPER: Token = Token(3);
 const BUS: BusTokens = BusTokens { bus: Token(4), watch: Token(5) };
-const PRIVATE: Token = Token(6);
+const EXCLUSIONS: Token = Token(6);
+const PRIVATE: Token = Token(7);
 const PROBES: Token = Token(PRIVATE.0 + PrivateServer::TOKENS);
 
 /// How long a bus that neither gives nor refuses our names can keep us from being ready.
@@ -69,6 +72,7 @@ pub struct Daemon {
     machine: Machine,
     state_file: StateFile,
     claims: Claims,
+    exclusions: Exclusions,
     bus: Option<SystemBus>,
     private: PrivateServer,
     facts: Facts,
@@ -120,6 +124,7 @@ impl Daemon {
             machine: Machine::new(program.roles(), seed()),
             state_file: StateFile::new(directory),
             claims: Claims::new(|device| Path::new(CLASS).join(device).exists()),
+            exclusions: Exclusions::new(poll.registry(), EXCLUSIONS),
             bus: None,
             private,
             facts: Facts::new(now, directory.display().to_string()),
@@ -159,6 +164,7 @@ impl Daemon {
         self.apply_settings();
         self.machine.inherit(self.state_file.load());
         self.read_devices(now);
+        self.hear_host(now);
         self.machine.handle(now, self.settings.event());
         if !self.requests.read_options() {
             if no_wait {
@@ -168,6 +174,12 @@ impl Daemon {
         }
         self.start_bus(now, served);
         Ok(())
+    }
+
+    /// What concerns all programs of this host that connect: its names, and what none of them is to connect.
+    fn hear_host(&mut self, now: Instant) {
+        self.machine.handle(now, Event::HostNamed(self.settings.host_ids.clone()));
+        self.machine.handle(now, Event::HostExcludes(self.exclusions.read()));
     }
 
     fn start_bus(&mut self, now: Instant, served: Served) {
@@ -214,6 +226,10 @@ impl Daemon {
         let is_ready = |token| events.iter().any(|event| event.token() == token);
         if is_ready(SIGNALS) {
             self.handle_signals(now)?;
+        }
+        // What is excluded now may be what is disconnected next.
+        if is_ready(EXCLUSIONS) {
+            self.machine.handle(now, Event::HostExcludes(self.exclusions.read()));
         }
         // Replies are taken in before the uevents are drained and acted upon after that: then all that the kernel said before
         // a reply was sent is known when the reply is handled, and a recycled device name cannot be mistaken.
@@ -321,9 +337,10 @@ impl Daemon {
     fn perform(&mut self, now: Instant, action: Action) {
         match action {
             Action::Probe(portal) => self.probes.start(now, portal, self.poll.registry()),
-            Action::Connect { ticket, id, options } => {
+            Action::Connect { ticket, id, options, host_id } => {
                 log::debug!("{id}: connecting");
-                self.requests.connect(ticket, &id, &options, &self.settings.host);
+                let host = HostIdentity { id: host_id, ..self.settings.host.clone() };
+                self.requests.connect(ticket, &id, &options, &host);
             }
             Action::Disconnect { ticket, device } => self.requests.disconnect(ticket, &device),
             Action::Register { ticket, device } => {
@@ -542,6 +559,7 @@ impl Daemon {
             Some(settings) => {
                 self.settings = settings;
                 self.apply_settings();
+                self.hear_host(now);
                 self.machine.handle(now, self.settings.event());
                 if let Some(bus) = &mut self.bus {
                     bus.request_names(now);

@@ -9,6 +9,7 @@
 
 mod claims;
 mod event_loop;
+mod exclusions;
 mod logger;
 mod notify;
 pub mod options;

@@ -6,6 +6,7 @@ use super::link::{Link, State};
 use super::{Disposal, LinkChange, LinkId, Links};
 use crate::core::backoff::Hold;
 use crate::core::device::{ControllerKind, Device};
+use crate::core::exclusion::HostExclusion;
 use crate::core::note::Note;
 use crate::core::portal::{PortalId, blames_portal};
 use crate::core::{Action, Ticket};
@@ -29,6 +30,9 @@ impl Links {
         }
         // What was ours is gone: should somebody else connect it, it is theirs.
         self.ours_before.remove(id);
+        if let Some(place) = self.barred(id).map(|exclusion| exclusion.place.clone()) {
+            return self.bar(id, place);
+        }
         match self.links.get(id).and_then(|link| link.portal.clone()) {
             Some(portal) if !self.portals.is_open(now, &portal) => {
                 self.enter(id, State::AwaitingPortal);
@@ -57,6 +61,23 @@ impl Links {
     fn can_rely_on(&self, id: &LinkId, device: &Device) -> bool {
         let wants_none = || self.links.get(id).is_some_and(|link| link.options.kato == Some(0));
         !device.is_passing() || wants_none() || self.ours_before.contains(id)
+    }
+
+    /// What speaks against connecting it.
+    fn barred(&self, id: &LinkId) -> Option<&HostExclusion> {
+        let host_id = || self.host_ids.id_of(id.tid.host_nqn());
+        self.exclusions.iter().find(|exclusion| {
+            // Few name a host id, and to find it may take a hash.
+            let host_id = if exclusion.host_id.is_empty() { String::new() } else { host_id() };
+            exclusion.matches(&id.tid, &host_id)
+        })
+    }
+
+    fn bar(&mut self, id: &LinkId, place: String) {
+        if self.is_news(id, &place) {
+            self.note(Note::Barred { id: id.clone(), place });
+        }
+        self.enter(id, State::Barred);
     }
 
     pub(super) fn enqueue(&mut self, id: &LinkId) {
@@ -95,15 +116,20 @@ impl Links {
         let portal = self.links.get(id).and_then(|link| link.portal.as_ref());
         self.serving(id).is_none()
             && !self.devices.may_come_to_serve(&id.tid)
+            && self.barred(id).is_none()
             && portal.is_none_or(|portal| self.portals.is_open(now, portal))
     }
 
     fn start_connect(&mut self, now: Instant, id: LinkId) {
         let ticket = self.next_ticket();
         self.enter(&id, State::Connecting { since: now });
+        let (host_id, complaint) = self.host_ids.choose(id.tid.host_nqn(), self.devices.iter());
+        if let Some(complaint) = complaint.filter(|complaint| self.host_complaints.insert(complaint.clone())) {
+            self.note(Note::HostId(complaint));
+        }
         if let Some(link) = self.links.get(&id) {
             self.connecting.insert(ticket, id.clone());
-            self.actions.push_back(Action::Connect { ticket, options: link.options.clone(), id });
+            self.actions.push_back(Action::Connect { ticket, options: link.options.clone(), id, host_id });
         }
     }
 
@@ -341,7 +367,8 @@ impl Links {
                 self.devices.stop_serving(&device, id);
                 self.changes.push_back(LinkChange::Down { id: id.clone(), device });
             }
-            State::AwaitingTwin
+            State::Barred
+            | State::AwaitingTwin
             | State::Connecting { .. }
             | State::Disconnecting { .. }
             | State::Leaving { .. }
