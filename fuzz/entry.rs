@@ -12,8 +12,9 @@ use rustbus::wire::ObjectPath;
 use stas::bus::avahi::AvahiClient;
 use stas::bus::message::{self, Message};
 use stas::bus::{BUS_NAME, BUS_PATH, BusEvent};
-use stas::config::parse_exclusions;
 use stas::config::settings::IpFamily;
+use stas::config::{parse_exclusions, parse_source};
+use stas::core::device::ControllerKind;
 use stas::core::exclusion::HostExclusion;
 use stas::core::tid::{Spelling, Transport, TransportId, canonical_address};
 use stas::helper::message::{ConnectRequest, Failure};
@@ -311,5 +312,24 @@ pub fn exclusions(data: &[u8]) {
     }
     for finding in findings {
         assert!(!finding.to_string().contains(char::is_control), "{finding}");
+    }
+}
+
+/// The files of nvme-cli that name controllers: whatever they say, a controller can only be what our own files could name.
+pub fn sources(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    for kind in [ControllerKind::Discovery, ControllerKind::Io] {
+        let (controllers, findings) = parse_source(kind, &text, Path::new("x"));
+        assert!(controllers.len() <= text.lines().count());
+        for one in controllers {
+            adds_no_option(&one.trsvcid, &one.subsysnqn, &one.traddr);
+            let words = [&one.host_traddr, &one.host_iface, &one.host_nqn, &one.host_id];
+            assert!(words.iter().all(|word| !word.contains([',', '\n', ' '])), "{one:?}");
+            assert!(one.host_id.is_empty() || !one.host_nqn.is_empty());
+        }
+        for finding in findings {
+            let line = finding.to_string();
+            assert!(!line.contains(char::is_control) && !line.contains("hunter2"), "{line}");
+        }
     }
 }

@@ -69,6 +69,7 @@ pub(super) const COMMON: &[Key<Common>] = &[
     global("tron", |s, v| v.boolean().map(|on| s.tron = on)),
     global("ip-family", |s, v| v.ip_family().map(|family| s.ip_family = family)),
     global("ignore-iface", |s, v| v.boolean().map(|on| s.ignore_iface = on)),
+    global("sources", |s, v| v.paths().map(|paths| s.sources = paths)),
 ];
 
 pub(super) const FINDER: &[Key<FinderSettings>] = &[

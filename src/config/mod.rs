@@ -25,6 +25,7 @@ mod ini;
 mod keys;
 mod secret;
 pub mod settings;
+mod sources;
 mod toml;
 mod value;
 
@@ -37,6 +38,7 @@ pub use exclusions::{EXCLUSIONS, drop_ins, load_exclusions, parse_exclusions};
 pub use finding::{Finding, Loaded, Severity};
 pub use generate::{Origin, host_uuid, uuid_of_hash};
 pub use identity::{IdentitySources, check_id, check_symname, load_identity, parse_identity, present_identity};
+pub use sources::parse_source;
 
 use crate::core::host::HostIds;
 use assemble::Daemon;
@@ -87,13 +89,27 @@ pub fn host_ids<'a>(host: &HostIdentity, settings: impl Iterator<Item = &'a Comm
 
 fn load<D: Daemon>(path: &Path) -> Result<Loaded<D>, Vec<Finding>> {
     match file::read(path) {
-        Ok(contents) => parse(&contents, path),
+        Ok(contents) => parse(&contents, path).map(with_sources),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Loaded {
             settings: D::default(),
             findings: vec![Finding::about(path, Severity::Info, "does not exist, defaults are used")],
         }),
         Err(error) => Err(vec![Finding::about(path, Severity::Error, format!("cannot be read: {error}"))]),
     }
+}
+
+/// Adds the controllers of the files that the settings name. What is said here of the same controller counts more.
+fn with_sources<D: Daemon>(mut loaded: Loaded<D>) -> Loaded<D> {
+    let common = loaded.settings.common();
+    let mut controllers = Vec::new();
+    for path in &common.sources {
+        let (more, findings) = sources::load(D::KIND, path);
+        controllers.extend(more);
+        loaded.findings.extend(findings);
+    }
+    controllers.append(&mut common.controllers);
+    common.controllers = controllers;
+    loaded
 }
 
 fn parse<D: Daemon>(contents: &Contents, path: &Path) -> Result<Loaded<D>, Vec<Finding>> {

@@ -218,10 +218,14 @@ fn check(sys_conf: &Path, stafd_conf: &Path, stacd_conf: &Path) -> Outcome {
         };
         format!("{severity}: {finding}\n")
     };
-    Outcome {
-        text: findings.iter().map(line).collect(),
-        good: findings.iter().all(|finding| finding.severity == Severity::Info),
+    // Both daemons may name the same further file.
+    let mut lines: Vec<String> = Vec::new();
+    for line in findings.iter().map(line) {
+        if !lines.contains(&line) {
+            lines.push(line);
+        }
     }
+    Outcome { text: lines.concat(), good: findings.iter().all(|finding| finding.severity == Severity::Info) }
 }
 
 pub const HELP: &str = "\

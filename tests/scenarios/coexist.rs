@@ -138,6 +138,41 @@ fn what_the_host_excludes_is_not_connected_and_not_taken_down() {
     });
 }
 
+/// A host with a configuration of nvme-cli needs no second one.
+#[test]
+fn files_of_nvme_cli_name_controllers() {
+    scenario(|guest| {
+        let [a, b] = ["a", "b"].map(|name| guest.target().subsystem(&nqn(name)));
+        guest.target().tcp_port("127.0.0.1", 8009).link(&a);
+        guest.target().tcp_port("127.0.0.1", 4420).link(&b);
+        let options = "--transport=tcp --traddr=127.0.0.1 --trsvcid=8009 --keep-alive-tmo=17 --frobnicate=7";
+        guest.write("/etc/nvme/discovery.conf", &format!("# as shipped\n{options}\n"));
+        guest.write("/etc/nvme/nvme-fabrics.conf", "[I/O Controller Defaults]\nkeep-alive-tmo = 23\n");
+        let subsystem = format!("[Subsystem]\nnqn = {}\ncontroller = transport=tcp;traddr=127.0.0.1\n", b.nqn);
+        guest.write("/etc/nvme/nvme-fabrics.conf.d/b.conf", &subsystem);
+        guest.write(STAFD_CONF, "sources = [\"/etc/nvme/discovery.conf\", \"/etc/nvme/nvme-fabrics.conf\"]\n");
+        guest.write(STACD_CONF, "[Global]\nsources = /etc/nvme/nvme-fabrics.conf\n");
+        let stas = Stas::start(guest, Form::TwoDaemons);
+        stas.wait_for_storage(&[&a.nqn, &b.nqn], SOON);
+        let kato = |trsvcid: &str, is_discovery: bool| {
+            let controllers = guest.controllers().into_iter().filter(|one| one.is_discovery() == is_discovery);
+            let mut found = controllers.filter(|one| one.address_field("trsvcid") == Some(trsvcid));
+            let name = found.next().unwrap().name;
+            fs::read_to_string(format!("/sys/class/nvme/{name}/kato")).unwrap().trim().to_owned()
+        };
+        assert_eq!((kato("8009", true).as_str(), kato("4420", false).as_str()), ("17", "23"));
+        let told = "/etc/nvme/discovery.conf:2: unknown option \"--frobnicate\", ignored";
+        assert_eq!(stas.finder().count_log(told), 1);
+        assert!(guest.run("stasadm", &["check"]).stdout.contains(told));
+
+        // Gone by mistake, it takes nothing along.
+        fs::remove_file("/etc/nvme/discovery.conf").unwrap();
+        stas.finder().reload();
+        stas.finder().wait_log("the running configuration stays in force", SOON);
+        stas.wait_for_storage(&[&a.nqn, &b.nqn], SOON);
+    });
+}
+
 #[test]
 fn each_host_nqn_has_its_host_id() {
     scenario(|guest| {
