@@ -30,6 +30,7 @@ use crate::daemon::reports;
 use crate::daemon::requests::{FABRICS, Requests};
 use crate::daemon::settings::{Paths, Settings};
 use crate::daemon::state_file::StateFile;
+use crate::daemon::udev::{self, Override};
 use crate::helper::Helper;
 use crate::kernel::netlink::{MESSAGE_MAX, Received, UeventSocket};
 use crate::kernel::sysfs::{CLASS, Sysfs};
@@ -73,6 +74,8 @@ pub struct Daemon {
     state_file: StateFile,
     claims: Claims,
     exclusions: Exclusions,
+    /// nvme-cli's udev rule is out of force.
+    udev: Option<Override>,
     bus: Option<SystemBus>,
     private: PrivateServer,
     facts: Facts,
@@ -125,6 +128,7 @@ impl Daemon {
             state_file: StateFile::new(directory),
             claims: Claims::new(|device| Path::new(CLASS).join(device).exists()),
             exclusions: Exclusions::new(poll.registry(), EXCLUSIONS),
+            udev: None,
             bus: None,
             private,
             facts: Facts::new(now, directory.display().to_string()),
@@ -162,6 +166,7 @@ impl Daemon {
     /// happens from here on is missed.
     fn begin(&mut self, now: Instant, no_wait: bool, served: Served) -> Result<(), String> {
         self.apply_settings();
+        self.override_udev();
         self.machine.inherit(self.state_file.load());
         self.read_devices(now);
         self.hear_host(now);
@@ -293,7 +298,10 @@ impl Daemon {
                 Received::Overflow | Received::Truncated => lost = true,
                 Received::Forged => log::debug!("a netlink message that is not the kernel's was ignored"),
                 Received::Event(message) => match Uevent::parse(message) {
-                    Ok(uevent) => handle_uevent(&uevent, now, &self.sysfs, &mut self.machine, &mut self.requests),
+                    Ok(uevent) => {
+                        handle_uevent(&uevent, now, &self.sysfs, &mut self.machine, &mut self.requests);
+                        self.hand_over(&uevent, now);
+                    }
                     // Other devices may have names that are not text; that is no concern of ours.
                     Err(error) if !concerns_nvme(message) => log::debug!("{error}"),
                     Err(error) => {
@@ -308,6 +316,25 @@ impl Daemon {
             self.read_devices(now);
         }
         Ok(())
+    }
+
+    /// A discovery controller that is not ours has news: starts what nvme-cli's udev rule would have started.
+    fn hand_over(&mut self, uevent: &Uevent<'_>, now: Instant) {
+        use ControllerEvent::{DiscoveryLogChanged, Rediscover};
+        let NvmeEvent::Controller { device, event: DiscoveryLogChanged | Rediscover } = uevent.nvme_event() else {
+            return;
+        };
+        let is_ours = self.machine.links().served_by(device).next().is_some();
+        let is_discovery =
+            || self.sysfs.controller(device).is_some_and(|found| found.kind == ControllerKind::Discovery);
+        if self.udev.is_none() || is_ours || !is_discovery() {
+            return;
+        }
+        let unit = udev::unit_for(device, uevent.get("NVME_HOST_TRADDR"), uevent.get("NVME_HOST_IFACE"));
+        if let (Some(unit), Some(bus)) = (unit, &mut self.bus) {
+            let what = if bus.restart_unit(&unit, now) { "starting" } else { "without a bus we cannot start" };
+            log::info!("{device}: a discovery controller that is not ours has news; {what} {unit}");
+        }
     }
 
     fn read_devices(&mut self, now: Instant) {
@@ -559,6 +586,7 @@ impl Daemon {
             Some(settings) => {
                 self.settings = settings;
                 self.apply_settings();
+                self.override_udev();
                 self.hear_host(now);
                 self.machine.handle(now, self.settings.event());
                 if let Some(bus) = &mut self.bus {
@@ -576,6 +604,13 @@ impl Daemon {
         let announcements = self.facts.announcements.take();
         self.facts.announcements = self.settings.announcements().map(|_| announcements.unwrap_or_default());
         self.facts.set_tron(self.forced_tron || self.settings.tron);
+    }
+
+    /// For who finds discovery controllers.
+    fn override_udev(&mut self) {
+        if self.program.roles().finder && self.udev.is_none() {
+            self.udev = Override::begin();
+        }
     }
 
     fn stop(&mut self, now: Instant) {

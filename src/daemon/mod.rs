@@ -19,6 +19,7 @@ mod reports;
 mod requests;
 mod settings;
 mod state_file;
+mod udev;
 
 use std::ffi::OsString;
 use std::fs;

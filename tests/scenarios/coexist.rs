@@ -1,11 +1,16 @@
 //! Getting on with others: the registry of who manages what, the list of what nobody is to connect, several host names, and
 //! the commands of nvme-cli.
 
-use crate::guest::{DISCOVERY_NQN, HOSTID, HOSTNQN};
+use crate::guest::{DISCOVERY_NQN, HOSTID, HOSTNQN, Port};
 use crate::stas::{Form, KERNEL_WAITS, Part, SOON, STACD_CONF, STAFD_CONF, Stas, controller, io_controller, nqn};
 use crate::vm::{Scenario, scenario};
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::Duration;
+
+/// Debian's programs in an emulated machine take their time.
+const PATIENCE: Duration = Duration::from_secs(40);
 
 const REGISTRY: &str = "/run/nvme/registry";
 const EXCLUSIONS: &str = "/etc/nvme/exclusions.conf";
@@ -282,5 +287,82 @@ fn a_discovery_controller_for_one_look_is_not_relied_on() {
         stas.wait_for_storage(&[&disk.nqn, &more.nqn], SOON);
         guest.assert_untouched(&ours);
         assert_eq!(stas.finder().count_log("the kernel removed"), 0);
+    });
+}
+
+/// What nvme-cli's rule has systemctl do goes to a file: there is no systemd in the guest.
+const SYSTEMCTL_LOG: &str = "/tmp/systemctl.log";
+const RULE: &str = "/run/udev/rules.d/70-nvmf-autoconnect.rules";
+
+#[test]
+fn the_udev_rule_of_nvme_cli_is_out_of_force_while_we_run() {
+    Scenario::new().with_debian().run(|guest| {
+        let debian = guest.debian();
+        fs::copy("/bin/busybox", "/tmp/busybox").unwrap();
+        guest.write("/tmp/systemctl", &format!("#!/tmp/busybox sh\necho \"$@\" >>{SYSTEMCTL_LOG}\n"));
+        fs::set_permissions("/tmp/systemctl", fs::Permissions::from_mode(0o755)).unwrap();
+        guest.run("mount", &["--bind", "/tmp/systemctl", "/debian/usr/bin/systemctl"]).ok();
+        guest.run("mkdir", &["-p", "/run/systemd/system"]).ok();
+        let udev = debian.spawn("/usr/lib/systemd/systemd-udevd", &[]);
+        udev.wait_log("Using default interface naming scheme", PATIENCE);
+
+        let [a, b] = ["a", "b"].map(|name| guest.target().subsystem(&nqn(name)));
+        let (ours, theirs) = (guest.target().tcp_port("127.0.0.1", 8009), guest.target().tcp_port("127.0.0.1", 8010));
+        [&ours, &theirs].iter().for_each(|port| port.link(&a));
+        let options = "transport=tcp,traddr=127.0.0.1,trsvcid=8010,host_iface=lo,keep_alive_tmo=30";
+        assert_eq!(guest.connect(&format!("nqn={DISCOVERY_NQN},{options}")).unwrap(), "nvme0");
+        let started = |device: &str| {
+            let log = fs::read_to_string(SYSTEMCTL_LOG).unwrap_or_default();
+            log.lines().filter(|line| line.contains(&format!(r"restart nvmf-connect@--device\x3d{device}"))).count()
+        };
+        // A discovery controller says that it has news once, until somebody reads them: theirs is read by hand.
+        let news = |port: &Port| {
+            port.link(&b);
+            port.unlink(&b);
+            guest.run("env", &["SYSTEMD_IGNORE_CHROOT=1", "chroot", "/debian", "udevadm", "settle"]).ok();
+            let nvme0 = ["--device=nvme0", "-t", "tcp", "-a", "127.0.0.1", "-s", "8010", "-f", "lo"];
+            debian.run("/usr/sbin/nvme", &[&["discover"][..], &nvme0].concat()).ok();
+        };
+        news(&theirs);
+        guest.wait_until("nvme-cli's rule is in force", SOON, || started("nvme0") > 0);
+
+        let _bus = guest.start_bus();
+        let monitor = guest.spawn("dbus-monitor", &["--system", "type='method_call',member='RestartUnit'"]);
+        guest.write(STAFD_CONF, &controller("127.0.0.1", 8009));
+        let stafd = guest.spawn("stafd", &[]);
+        stafd.wait_log("lists 2 entries", SOON);
+        assert!(fs::read_to_string(RULE).unwrap().contains(r#"ENV{FC_EVENT}=="nvmediscovery""#));
+        // udevd looks for changed rules every three seconds at most.
+        guest.wait_until("udevd has noticed", SOON, || {
+            let before = started("nvme0");
+            news(&theirs);
+            started("nvme0") == before
+        });
+        let before = fs::read_to_string(SYSTEMCTL_LOG).unwrap();
+        news(&ours);
+        news(&theirs);
+        monitor.wait_log(r"nvmf-connect@--device\x3dnvme0\x09--host-iface\x3dlo.service", SOON);
+        assert_eq!(monitor.count_log("nvme1"), 0, "ours is nobody else's business");
+        assert_eq!(fs::read_to_string(SYSTEMCTL_LOG).unwrap(), before);
+
+        // Killed, it leaves the rule to the next one, which takes it away.
+        stafd.kill();
+        assert!(Path::new(RULE).exists());
+        let stafd = guest.spawn("stafd", &[]);
+        stafd.wait_log("lists 2 entries", SOON);
+        stafd.terminate();
+        assert!(!Path::new(RULE).exists());
+        guest.wait_until("nvme-cli's rule is in force again", SOON, || {
+            let before = started("nvme0");
+            news(&theirs);
+            started("nvme0") > before
+        });
+
+        // Where the registry decides, nvme-cli 3 leaves ours alone by itself.
+        guest.write("/usr/lib/udev/rules.d/70-nvmf-registry.rules", "# libnvme 3\n");
+        let stafd = guest.spawn("stafd", &[]);
+        stafd.wait_log("lists 2 entries", SOON);
+        assert!(!Path::new(RULE).exists());
+        stafd.terminate();
     });
 }
