@@ -9,7 +9,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use crate::core::Change;
 use crate::core::device::US;
+use crate::core::links::Links;
 use crate::kernel::registry::{DIRECTORY, Registry};
 
 #[derive(Debug)]
@@ -48,8 +50,20 @@ impl Claims {
         }
     }
 
+    /// Keeps the registry in line with what we use.
+    pub fn follow(&mut self, change: &Change, links: &Links) {
+        match change {
+            Change::Up { device, .. } if links.device(device).is_some() => self.used(device),
+            Change::Down { device, .. } if links.served_by(device).next().is_none() => self.left(device),
+            _ => {}
+        }
+        // Those that never came into use and are gone.
+        let gone: Vec<String> = self.stamps.keys().filter(|device| links.device(device).is_none()).cloned().collect();
+        gone.iter().for_each(|device| self.left(device));
+    }
+
     /// We use it, whoever connected it.
-    pub fn used(&mut self, device: &str) {
+    fn used(&mut self, device: &str) {
         if self.stamps.contains_key(device) {
             return;
         }
@@ -64,7 +78,7 @@ impl Claims {
     }
 
     /// We no longer do; it may be gone.
-    pub fn left(&mut self, device: &str) {
+    fn left(&mut self, device: &str) {
         let Some(stamp) = self.stamps.remove(device) else {
             return;
         };
@@ -75,12 +89,6 @@ impl Claims {
         {
             log::debug!("{DIRECTORY}: {error}");
         }
-    }
-
-    /// Those that never came into use and are gone.
-    pub fn forget_gone(&mut self, exists: impl Fn(&str) -> bool) {
-        let gone: Vec<String> = self.stamps.keys().filter(|device| !exists(device)).cloned().collect();
-        gone.iter().for_each(|device| self.left(device));
     }
 
     fn is_noted(&self, device: &str) -> bool {

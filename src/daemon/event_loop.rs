@@ -30,7 +30,7 @@ use crate::daemon::reports;
 use crate::daemon::requests::{FABRICS, Requests};
 use crate::daemon::settings::{Paths, Settings};
 use crate::daemon::state_file::StateFile;
-use crate::daemon::udev::{self, Override};
+use crate::daemon::udev::Override;
 use crate::helper::Helper;
 use crate::kernel::netlink::{MESSAGE_MAX, Received, UeventSocket};
 use crate::kernel::sysfs::{CLASS, Sysfs};
@@ -320,20 +320,10 @@ impl Daemon {
 
     /// A discovery controller that is not ours has news: starts what nvme-cli's udev rule would have started.
     fn hand_over(&mut self, uevent: &Uevent<'_>, now: Instant) {
-        use ControllerEvent::{DiscoveryLogChanged, Rediscover};
-        let NvmeEvent::Controller { device, event: DiscoveryLogChanged | Rediscover } = uevent.nvme_event() else {
-            return;
-        };
-        let is_ours = self.machine.links().served_by(device).next().is_some();
-        let is_discovery =
-            || self.sysfs.controller(device).is_some_and(|found| found.kind == ControllerKind::Discovery);
-        if self.udev.is_none() || is_ours || !is_discovery() {
-            return;
-        }
-        let unit = udev::unit_for(device, uevent.get("NVME_HOST_TRADDR"), uevent.get("NVME_HOST_IFACE"));
+        let unit = self.udev.as_ref().and_then(|rule| rule.unit_for(uevent, &self.machine, &self.sysfs));
         if let (Some(unit), Some(bus)) = (unit, &mut self.bus) {
             let what = if bus.restart_unit(&unit, now) { "starting" } else { "without a bus we cannot start" };
-            log::info!("{device}: a discovery controller that is not ours has news; {what} {unit}");
+            log::info!("a discovery controller that is not ours has news; {what} {unit}");
         }
     }
 
@@ -389,7 +379,7 @@ impl Daemon {
     }
 
     fn publish(&mut self, now: Instant, change: Change) {
-        self.note_use(&change);
+        self.claims.follow(&change, self.machine.links());
         let signal = match change {
             Change::LogPage { tid, device } => BusSignal::LogPagesChanged { id: ControllerId::from(&*tid), device },
             Change::DiscoveryControllerRemoved => BusSignal::DcRemoved,
@@ -402,18 +392,6 @@ impl Daemon {
         };
         self.facts.invalidate();
         self.emit(now, &signal);
-    }
-
-    /// Keeps the registry of the host in line with what we use.
-    fn note_use(&mut self, change: &Change) {
-        let links = self.machine.links();
-        let exists = |device: &str| links.device(device).is_some();
-        match change {
-            Change::Up { device, .. } if exists(device) => self.claims.used(device),
-            Change::Down { device, .. } if links.served_by(device).next().is_none() => self.claims.left(device),
-            _ => {}
-        }
-        self.claims.forget_gone(exists);
     }
 
     fn emit(&mut self, now: Instant, signal: &BusSignal) {

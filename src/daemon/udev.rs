@@ -13,6 +13,11 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use crate::core::Machine;
+use crate::core::device::ControllerKind;
+use crate::kernel::sysfs::Sysfs;
+use crate::wire::uevent::{ControllerEvent, NvmeEvent, Uevent};
+
 const DIRECTORY: &str = "/run/udev/rules.d";
 const RULE: &str = "/run/udev/rules.d/70-nvmf-autoconnect.rules";
 
@@ -60,6 +65,19 @@ impl Override {
             }
         }
     }
+
+    /// The unit that the rule would start now: a discovery controller that is not ours has news. `None` where there is no
+    /// systemd.
+    pub fn unit_for(&self, uevent: &Uevent<'_>, machine: &Machine, sysfs: &Sysfs) -> Option<String> {
+        use ControllerEvent::{DiscoveryLogChanged, Rediscover};
+        let NvmeEvent::Controller { device, event: DiscoveryLogChanged | Rediscover } = uevent.nvme_event() else {
+            return None;
+        };
+        let is_ours = machine.links().served_by(device).next().is_some();
+        let is_discovery = || sysfs.controller(device).is_some_and(|it| it.kind == ControllerKind::Discovery);
+        (!is_ours && is_discovery() && Path::new(SYSTEMD).exists())
+            .then(|| unit_name(device, uevent.get("NVME_HOST_TRADDR"), uevent.get("NVME_HOST_IFACE")))
+    }
 }
 
 impl Drop for Override {
@@ -83,11 +101,6 @@ fn write() -> io::Result<()> {
     let made = Path::new(DIRECTORY).join(".70-nvmf-autoconnect.rules.new");
     fs::write(&made, format!("{OURS}{rule}"))?;
     fs::rename(made, RULE)
-}
-
-/// The unit that nvme-cli's rule would start for a discovery controller that has news; `None` where there is no systemd.
-pub fn unit_for(device: &str, host_traddr: Option<&str>, host_iface: Option<&str>) -> Option<String> {
-    Path::new(SYSTEMD).exists().then(|| unit_name(device, host_traddr, host_iface))
 }
 
 /// Arguments with `=` between option and value, and tabs between arguments, escaped as in systemd.unit(5); but hyphens are
