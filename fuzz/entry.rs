@@ -3,6 +3,7 @@
 //! Shared by the targets in `fuzz_targets/` and by `tests/corpus.rs`, which runs every committed corpus file through the same
 //! functions with any toolchain.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustbus::MessageBuilder;
@@ -12,7 +13,10 @@ use stas::bus::avahi::AvahiClient;
 use stas::bus::message::{self, Message};
 use stas::bus::{BUS_NAME, BUS_PATH, BusEvent};
 use stas::config::settings::IpFamily;
-use stas::core::tid::canonical_address;
+use stas::config::{parse_exclusions, parse_source};
+use stas::core::device::ControllerKind;
+use stas::core::exclusion::HostExclusion;
+use stas::core::tid::{Spelling, Transport, TransportId, canonical_address};
 use stas::helper::message::{ConnectRequest, Failure};
 use stas::kernel::{admin, fabrics, sysfs};
 use stas::wire::discovery::{Entry, LogPage, MAX_RECORDS};
@@ -47,7 +51,7 @@ fn entry(entry: &Entry) {
 
 /// Whatever an entry says, the option string made of it has the options we chose.
 fn adds_no_option(trsvcid: &str, nqn: &str, traddr: &str) {
-    let traddr = canonical_address(stas::core::tid::Transport::Tcp, traddr);
+    let traddr = canonical_address(Transport::Tcp, traddr);
     let given = 2 + usize::from(!trsvcid.is_empty()) + usize::from(!traddr.is_empty());
     let request = ConnectRequest {
         nqn: nqn.to_owned(),
@@ -290,6 +294,42 @@ impl Avahi {
                 }
                 _ => {}
             }
+        }
+    }
+}
+
+/// The host's list of exclusions: none that gives no key, no finding that would spoil a log.
+pub fn exclusions(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let (exclusions, findings) = parse_exclusions(&text, Path::new("x"));
+    assert!(exclusions.len() <= text.lines().count());
+    for exclusion in exclusions {
+        assert!(exclusion.place.starts_with("x:"));
+        let keys = HostExclusion { place: String::new(), ..exclusion.clone() };
+        assert_ne!(keys, HostExclusion::default());
+        let tid = TransportId::new(Transport::Tcp, Spelling { traddr: &exclusion.traddr, ..Spelling::default() });
+        std::hint::black_box(exclusion.matches(&tid, ""));
+    }
+    for finding in findings {
+        assert!(!finding.to_string().contains(char::is_control), "{finding}");
+    }
+}
+
+/// The files of nvme-cli that name controllers: whatever they say, a controller can only be what our own files could name.
+pub fn sources(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    for kind in [ControllerKind::Discovery, ControllerKind::Io] {
+        let (controllers, findings) = parse_source(kind, &text, Path::new("x"));
+        assert!(controllers.len() <= text.lines().count());
+        for one in controllers {
+            adds_no_option(&one.trsvcid, &one.subsysnqn, &one.traddr);
+            let words = [&one.host_traddr, &one.host_iface, &one.host_nqn, &one.host_id];
+            assert!(words.iter().all(|word| !word.contains([',', '\n', ' '])), "{one:?}");
+            assert!(one.host_id.is_empty() || !one.host_nqn.is_empty());
+        }
+        for finding in findings {
+            let line = finding.to_string();
+            assert!(!line.contains(char::is_control) && !line.contains("hunter2"), "{line}");
         }
     }
 }

@@ -73,6 +73,16 @@ fn pdu() {
     run("pdu", pdu_seeds(), entry::pdu);
 }
 
+#[test]
+fn exclusions() {
+    run("exclusions", exclusions_seeds(), entry::exclusions);
+}
+
+#[test]
+fn sources() {
+    run("sources", sources_seeds(), entry::sources);
+}
+
 fn header(genctr: u64, numrec: u64, recfmt: u16) -> Vec<u8> {
     let mut bytes = [&genctr.to_le_bytes()[..], &numrec.to_le_bytes(), &recfmt.to_le_bytes()].concat();
     bytes.resize(1024, 0);
@@ -175,6 +185,52 @@ fn uevent_seeds() -> Seeds {
         ("namespace", message("add", &format!("{nvme0}/nvme0n1"), "SUBSYSTEM=block DEVTYPE=disk DEVNAME=nvme0n1")),
         ("cut", cut),
         ("libudev", b"libudev\0\xfe\xed\xca\xfe\0\0\0\x28".to_vec()),
+    ])
+}
+
+fn sources_seeds() -> Seeds {
+    let file = |text: &str| text.as_bytes().to_vec();
+    let path = "controller = transport=tcp;traddr=192.0.2.1;host-iface=eth0;queue-size=;ctrl-loss-tmo=-1\n";
+    let host =
+        "[Host]\nhostnqn = nqn.h\nhostid = f0e1d2c3-b4a5-4697-8879-6a5b4c3d2e1f\ntls = yes\ntls-key-identity = x\n";
+    let fabrics = format!(
+        "[Discovery Controller Defaults]\nkeep-alive-tmo = 45\n[I/O Controller Defaults]\nhdr-digest = on\n{host}\
+         [Discovery Controller]\npersistent = auto\n{path}[Subsystem]\nnqn = nqn.a\nkxchap-secret = hunter2\n{path}{path}"
+    );
+    Seeds::from([
+        (
+            "long-options",
+            file("# c\n--transport=tcp --traddr=192.0.2.1 --trsvcid=8009 --host-iface=eth0 --persistent\n"),
+        ),
+        ("short-options", file("-t rdma -a 192.0.2.2 -w 192.0.2.3 -q nqn.h -k 0 -l -1 -gG -Q64 -S hunter2 -I=x\n")),
+        ("abbreviated", file("--tra=tcp --trans tcp --trad ::1 --host_traddr none --nqn a,b --fast\n-\n--\n-=\n")),
+        ("sections", fabrics.clone().into_bytes()),
+        ("mistakes", file("x\n[\n[Subsystem]\ncontroller\ncontroller=;=;a\n[Host]\n[Host]\n[later]\nnqn=\u{1b}\n=\n")),
+        ("not-utf-8", [fabrics.as_bytes(), b"nqn = \xff\n"].concat()),
+    ])
+}
+
+fn exclusions_seeds() -> Seeds {
+    let list = |text: &str| text.as_bytes().to_vec();
+    Seeds::from([
+        (
+            "all-keys",
+            list(
+                "# a list\n\n[exclusions]\nexclusion = transport=tcp;traddr=192.0.2.1;trsvcid=4420;nqn=nqn.a;\
+            host-traddr=192.0.2.2;host-iface=eth0;hostnqn=nqn.h;hostid=f0e1d2c3-b4a5-4697-8879-6a5b4c3d2e1f\n",
+            ),
+        ),
+        (
+            "two-sections",
+            list("[later]\nx=1\n[ exclusions ]\nexclusion=nqn=nqn.a\n[exclusions]\nexclusion=traddr=::1;\n"),
+        ),
+        (
+            "mistakes",
+            list(
+                "exclusion=nqn=a\n[exclusions]\nexclusion\nexclusion=;\nexclusion=nqn=\nexclusion=x=\u{1b}\n[exclusions\n",
+            ),
+        ),
+        ("not-utf-8", b"[exclusions]\nexclusion = nqn=\xff\xfe\n".to_vec()),
     ])
 }
 

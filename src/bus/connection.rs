@@ -199,6 +199,29 @@ impl SystemBus {
         self.note_progress(now);
     }
 
+    /// Has systemd start a unit, anew if it runs, without waiting for it. Whether that could be said.
+    pub fn restart_unit(&mut self, unit: &str, now: Instant) -> bool {
+        let mut call = message::without_reply(message::call(
+            "org.freedesktop.systemd1",
+            "/org/freedesktop/systemd1",
+            "org.freedesktop.systemd1.Manager",
+            "RestartUnit",
+        ));
+        let State::Joined(joined) = &mut self.state else {
+            return false;
+        };
+        if call.body.push_param2(unit, "replace").is_err() {
+            return false;
+        }
+        let sent = joined.link.send(&call);
+        let was_sent = sent.is_ok();
+        if let Err(why) = sent {
+            self.lose(why, false, now);
+        }
+        self.note_progress(now);
+        was_sent
+    }
+
     /// Sees whether the bus reads.
     fn note_progress(&mut self, now: Instant) {
         let (queued, sent) = self.link().map_or((0, 0), |link| (link.queued(), link.sent()));

@@ -4,7 +4,7 @@
 use crate::config::controller::{controller, exclusion};
 use crate::config::finding::{Report, quoted};
 use crate::config::keys::{COMMON, CONNECTOR, CONTROLLERS, FINDER, Key, OPTIONS, QUEUES, names, set};
-use crate::config::settings::{Common, ConnectorSettings, FinderSettings};
+use crate::config::settings::{Common, ConnectorSettings, ControllerEntry, FinderSettings};
 use crate::config::value::{Entry, Value};
 use crate::core::device::ControllerKind;
 
@@ -51,7 +51,13 @@ fn place<D: Daemon>(settings: &mut D, entry: &Entry, report: &mut Report<'_>) {
     let of_controllers = entry.section.as_deref().is_none_or(|section| section == CONTROLLERS);
     match (entry.key.as_str(), &entry.value) {
         (CONTROLLER, Value::Table(fields)) if of_controllers => {
-            settings.common().controllers.extend(controller(D::KIND, fields, entry.line, report));
+            let controllers = &mut settings.common().controllers;
+            if let Some(controller) = controller(D::KIND, fields, entry.line, report) {
+                match controllers.iter().find(|other| contradict(&controller, other)) {
+                    Some(_) => report.mistake(entry.line, "host-id", ONE_TO_ONE),
+                    None => controllers.push(controller),
+                }
+            }
         }
         (EXCLUDE, Value::Table(fields)) if of_controllers => {
             settings.common().exclusions.extend(exclusion(fields, entry.line, report));
@@ -65,6 +71,14 @@ fn place<D: Daemon>(settings: &mut D, entry: &Entry, report: &mut Report<'_>) {
             None => report.mistake(entry.line, "", unknown_key::<D>(entry)),
         },
     }
+}
+
+const ONE_TO_ONE: &str = "contradicts an earlier controller, and this one is left out: a host NQN has one host ID, and a host ID \
+                          one host NQN";
+
+fn contradict(one: &ControllerEntry, other: &ControllerEntry) -> bool {
+    let both_given = !one.host_id.is_empty() && !other.host_id.is_empty();
+    both_given && (one.host_nqn == other.host_nqn) != (one.host_id == other.host_id)
 }
 
 fn set_scalar<D: Daemon>(settings: &mut D, entry: &Entry) -> Option<Result<(), String>> {

@@ -23,6 +23,7 @@ pub(super) struct Draft {
     pub(super) host_traddr: String,
     pub(super) host_iface: String,
     pub(super) host_nqn: String,
+    pub(super) host_id: String,
 }
 
 /// The tables whose keys may override daemon-wide connect options. Secrets are apart: see the module text.
@@ -110,6 +111,9 @@ fn complete(kind: ControllerKind, draft: Draft, options: ConnectOptions) -> Resu
     };
     check_address("traddr", transport, &draft.traddr)?;
     check_source(transport, &draft.host_traddr)?;
+    if draft.host_nqn.is_empty() && !draft.host_id.is_empty() {
+        return Err("host-id goes with a host-nqn; those of this host are in sys.conf".to_owned());
+    }
     let subsysnqn = match kind {
         ControllerKind::Discovery if draft.subsysnqn.is_empty() => DISCOVERY_NQN.to_owned(),
         ControllerKind::Io if draft.subsysnqn.is_empty() => {
@@ -125,6 +129,7 @@ fn complete(kind: ControllerKind, draft: Draft, options: ConnectOptions) -> Resu
         host_traddr: draft.host_traddr,
         host_iface: draft.host_iface,
         host_nqn: draft.host_nqn,
+        host_id: draft.host_id,
         options,
     })
 }

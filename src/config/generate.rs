@@ -94,13 +94,17 @@ fn wire_order(uuid: &str) -> String {
 /// version 4 UUID.
 fn of_machine_id(text: &str) -> Option<String> {
     let id = u128::from_str_radix(text.trim(), 16).ok().filter(|id| text.trim().len() == 32 && *id != 0)?;
-    let hash = hmac_sha256::HMAC::mac(id.to_be_bytes(), APPLICATION);
-    let first: [u8; 16] = hash.first_chunk().copied()?;
+    Some(uuid_of_hash(&hmac_sha256::HMAC::mac(id.to_be_bytes(), APPLICATION)))
+}
+
+/// The first 128 bits as a UUID of version 4.
+pub fn uuid_of_hash(hash: &[u8; 32]) -> String {
+    let first: [u8; 16] = hash.first_chunk().copied().unwrap_or_default();
     let version = (u128::from_be_bytes(first) & !(0xf << 76)) | (4 << 76);
     let variant = (version & !(0b11 << 62)) | (0b10 << 62);
     let hex = format!("{variant:032x}");
     let fields = [0..8, 8..12, 12..16, 16..20, 20..32].map(|range| hex.get(range).unwrap_or_default());
-    Some(fields.join("-"))
+    fields.join("-")
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 
 use crate::config::controller::Draft;
 use crate::config::finding::quoted;
-use crate::config::identity::IdentitySources;
+use crate::config::identity::{IdentitySources, check_id};
 use crate::config::secret::parse_dhchap;
 use crate::config::settings::{Common, ConnectOptions, ConnectorSettings, FinderSettings, Secret};
 use crate::config::value::{Entry, Value};
@@ -69,6 +69,7 @@ pub(super) const COMMON: &[Key<Common>] = &[
     global("tron", |s, v| v.boolean().map(|on| s.tron = on)),
     global("ip-family", |s, v| v.ip_family().map(|family| s.ip_family = family)),
     global("ignore-iface", |s, v| v.boolean().map(|on| s.ignore_iface = on)),
+    global("sources", |s, v| v.paths().map(|paths| s.sources = paths)),
 ];
 
 pub(super) const FINDER: &[Key<FinderSettings>] = &[
@@ -146,8 +147,10 @@ pub(super) const ADDRESS: &[Key<Draft>] = &[
 ];
 
 /// Of `controller` only: an exclusion does not look at it.
-pub(super) const SOURCE: &[Key<Draft>] =
-    &[of_controller("host-traddr", |d, v| v.word().map(|address| d.host_traddr = address.to_owned()))];
+pub(super) const SOURCE: &[Key<Draft>] = &[
+    of_controller("host-traddr", |d, v| v.word().map(|address| d.host_traddr = address.to_owned())),
+    of_controller("host-id", |d, v| check_id(v.text()?).map(|id| d.host_id = id)),
+];
 
 fn dhchap(value: &Value) -> Result<Secret, String> {
     parse_dhchap(value.text()?)

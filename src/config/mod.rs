@@ -16,6 +16,7 @@ mod assemble;
 mod controller;
 mod convert;
 mod edit;
+mod exclusions;
 mod file;
 mod finding;
 mod generate;
@@ -24,6 +25,7 @@ mod ini;
 mod keys;
 mod secret;
 pub mod settings;
+mod sources;
 mod toml;
 mod value;
 
@@ -32,14 +34,17 @@ use std::path::Path;
 
 pub use convert::to_toml;
 pub use edit::{edit_identity, replace_file};
+pub use exclusions::{EXCLUSIONS, drop_ins, load_exclusions, parse_exclusions};
 pub use finding::{Finding, Loaded, Severity};
-pub use generate::{Origin, host_uuid};
+pub use generate::{Origin, host_uuid, uuid_of_hash};
 pub use identity::{IdentitySources, check_id, check_symname, load_identity, parse_identity, present_identity};
+pub use sources::parse_source;
 
+use crate::core::host::HostIds;
 use assemble::Daemon;
 use file::Contents;
 use finding::Report;
-use settings::{ConnectorSettings, FinderSettings};
+use settings::{Common, ConnectorSettings, FinderSettings, HostIdentity};
 use value::Entry;
 
 /// Reads `stafd.conf`. A missing file means defaults, with a finding that says so.
@@ -74,15 +79,37 @@ pub fn parse_connector(text: &str, path: &Path) -> Result<Loaded<ConnectorSettin
     parse(&Contents::of(text), path)
 }
 
+/// The host ids that go with the host NQNs of these settings, and what is wrong with them.
+pub fn host_ids<'a>(host: &HostIdentity, settings: impl Iterator<Item = &'a Common>) -> (HostIds, Vec<String>) {
+    let controllers = settings.flat_map(|common| &common.controllers);
+    let given =
+        controllers.filter(|one| !one.host_id.is_empty()).map(|one| (one.host_nqn.as_str(), one.host_id.as_str()));
+    HostIds::new(&host.nqn, &host.id, given)
+}
+
 fn load<D: Daemon>(path: &Path) -> Result<Loaded<D>, Vec<Finding>> {
     match file::read(path) {
-        Ok(contents) => parse(&contents, path),
+        Ok(contents) => parse(&contents, path).map(with_sources),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Loaded {
             settings: D::default(),
             findings: vec![Finding::about(path, Severity::Info, "does not exist, defaults are used")],
         }),
         Err(error) => Err(vec![Finding::about(path, Severity::Error, format!("cannot be read: {error}"))]),
     }
+}
+
+/// Adds the controllers of the files that the settings name. What is said here of the same controller counts more.
+fn with_sources<D: Daemon>(mut loaded: Loaded<D>) -> Loaded<D> {
+    let common = loaded.settings.common();
+    let mut controllers = Vec::new();
+    for path in &common.sources {
+        let (more, findings) = sources::load(D::KIND, path);
+        controllers.extend(more);
+        loaded.findings.extend(findings);
+    }
+    controllers.append(&mut common.controllers);
+    common.controllers = controllers;
+    loaded
 }
 
 fn parse<D: Daemon>(contents: &Contents, path: &Path) -> Result<Loaded<D>, Vec<Finding>> {

@@ -3,6 +3,7 @@
 //! Plain data: no parsing here, no defaults that hide in code elsewhere.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::core::tid::Transport;
@@ -98,6 +99,8 @@ pub struct ControllerEntry {
     pub host_traddr: String,
     pub host_iface: String,
     pub host_nqn: String,
+    /// Goes with `host_nqn`.
+    pub host_id: String,
     pub options: ConnectOptions,
 }
 
@@ -131,6 +134,8 @@ pub struct Common {
     pub ip_family: IpFamily,
     /// Do not bind connections to the interface that the controller was found on.
     pub ignore_iface: bool,
+    /// Further files that name controllers.
+    pub sources: Vec<PathBuf>,
     pub options: ConnectOptions,
     pub controllers: Vec<ControllerEntry>,
     pub exclusions: Vec<Exclusion>,

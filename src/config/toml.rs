@@ -3,6 +3,7 @@
 //! Reads only the form; which keys there are, and what they accept, is not known here. All syntax errors are reported, not
 //! just the first; what the keys say is judged once there is none. The parser of the `toml` crate limits nesting, so hostile input cannot exhaust the stack.
 
+use ::toml::Spanned;
 use ::toml::de::{DeTable, DeValue};
 
 use crate::config::finding::Report;
@@ -52,7 +53,10 @@ fn value_of(value: &DeValue<'_>, lines: &Lines) -> Value {
         DeValue::Table(table) => Value::Table(entries_of(table, lines)),
         DeValue::Float(_) => Value::Other("a number with a fraction"),
         DeValue::Datetime(_) => Value::Other("a date"),
-        DeValue::Array(_) => Value::Other("an array"),
+        DeValue::Array(items) => {
+            let text = |item: &Spanned<DeValue<'_>>| item.get_ref().as_str().map(str::to_owned);
+            items.iter().map(text).collect::<Option<_>>().map_or(Value::Other("an array"), Value::List)
+        }
     }
 }
 

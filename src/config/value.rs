@@ -5,6 +5,7 @@
 //! manuals of nvme-stas and its configuration parser.
 
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::finding::quoted;
@@ -20,6 +21,8 @@ pub(super) enum Value {
     Text(String),
     Integer(i64),
     Boolean(bool),
+    /// A TOML array of strings.
+    List(Vec<String>),
     /// A controller or an exclusion.
     Table(Vec<Entry>),
     /// A TOML type that no key takes; its name.
@@ -152,6 +155,18 @@ impl Value {
         }
     }
 
+    /// Files, each by its path from the root on; without an array, separated by white space.
+    pub(super) fn paths(&self) -> Result<Vec<PathBuf>, String> {
+        let words: Vec<&str> = match self {
+            Value::List(words) => words.iter().map(String::as_str).collect(),
+            _ => self.text()?.split_whitespace().collect(),
+        };
+        match words.iter().find(|word| !word.starts_with('/')) {
+            Some(word) => Err(format!("{} is not a path from the root on", quoted(word))),
+            None => Ok(words.into_iter().map(PathBuf::from).collect()),
+        }
+    }
+
     /// Seconds, or a time span such as `72hours`, `3 days 5 hours`, `1:30:00`. Anything negative is for ever.
     pub(super) fn persistence(&self) -> Result<Persistence, String> {
         let seconds = match self {
@@ -186,6 +201,7 @@ impl Value {
             Value::Bare(text) | Value::Text(text) => quoted(text),
             Value::Integer(number) => number.to_string(),
             Value::Boolean(on) => on.to_string(),
+            Value::List(_) => "an array".to_owned(),
             Value::Table(_) => "a table".to_owned(),
             Value::Other(name) => name.to_string(),
         }

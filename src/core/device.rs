@@ -2,6 +2,9 @@
 
 use crate::core::tid::{DISCOVERY_NQN, Transport, TransportId, canonical_address, canonical_service};
 
+/// The name that we, and nvme-stas, have in the registry of the host.
+pub const US: &str = "stas";
+
 /// What a controller is for (sysfs `cntrltype`, Identify Controller CNTRLTYPE).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ControllerKind {
@@ -39,9 +42,51 @@ pub struct Device {
     pub cntrltype: String,
     pub model: String,
     pub serial: String,
+    /// Keep alive timeout in seconds; 0: none.
+    pub kato: Option<u32>,
+    /// Who manages it by the registry of the host; nobody, as far as is known.
+    pub owner: Option<String>,
 }
 
 impl Device {
+    /// To be filled in by tests that care for a few facts only.
+    #[cfg(test)]
+    pub fn nothing() -> Device {
+        let none = String::new;
+        Device {
+            name: none(),
+            transport: Transport::Tcp,
+            kind: ControllerKind::Io,
+            state: none(),
+            traddr: none(),
+            trsvcid: none(),
+            subsysnqn: none(),
+            host_traddr: none(),
+            host_iface: none(),
+            src_addr: none(),
+            src_iface: none(),
+            host_nqn: none(),
+            host_id: none(),
+            dctype: none(),
+            cntrltype: none(),
+            model: none(),
+            serial: none(),
+            kato: None,
+            owner: None,
+        }
+    }
+
+    /// Whether somebody else manages it, and we are not to take it down.
+    pub fn is_foreign(&self) -> bool {
+        self.owner.as_deref().is_some_and(|owner| owner != US)
+    }
+
+    /// Whether it was connected for one look only, as by `nvme discover`, and will be gone in a moment: such a discovery
+    /// controller has no keep alive.
+    pub fn is_passing(&self) -> bool {
+        self.kind == ControllerKind::Discovery && self.kato == Some(0) && self.owner.as_deref() != Some(US)
+    }
+
     /// Whether the kernel still works at this controller: connected, or trying to be again.
     pub fn is_usable(&self) -> bool {
         !matches!(self.state.as_str(), "deleting" | "deleting (no IO)" | "dead")

@@ -17,7 +17,7 @@ type Place = (Transport, String, String, String);
 struct Known {
     device: Device,
     served: BTreeSet<LinkId>,
-    /// Connected by us, now or in an earlier run: we may take it down.
+    /// Connected by us, now or in an earlier run: we may take it down, unless somebody else manages it by now.
     owned: bool,
     /// The disconnect that is under way.
     leaving: Option<Ticket>,
@@ -71,11 +71,11 @@ impl Devices {
         served
     }
 
-    /// A controller that serves `wanted` already and is to stay.
-    pub fn serving(&self, wanted: &TransportId, kind: ControllerKind) -> Option<&Device> {
+    /// The controllers that serve `wanted` already and are to stay.
+    pub fn serving(&self, wanted: &TransportId, kind: ControllerKind) -> impl Iterator<Item = &Device> {
         let place = place_of(wanted.transport(), wanted.traddr(), wanted.trsvcid(), kind, wanted.subsysnqn());
-        let names = self.by_place.get(&place)?;
-        names.iter().filter_map(|name| self.adoptable(name)).find(|device| device.serves(wanted, kind))
+        let names = self.by_place.get(&place).into_iter().flatten();
+        names.filter_map(|name| self.adoptable(name)).filter(move |device| device.serves(wanted, kind))
     }
 
     /// The discovery controller that a connect of `wanted` made in an earlier run, even if it reports another NQN than it was
@@ -120,7 +120,7 @@ impl Devices {
     }
 
     pub fn is_owned(&self, name: &str) -> bool {
-        self.by_name.get(name).is_some_and(|known| known.owned)
+        self.by_name.get(name).is_some_and(|known| known.owned && !known.device.is_foreign())
     }
 
     pub fn own(&mut self, name: &str) {

@@ -16,7 +16,9 @@ pub mod deadlines;
 pub mod device;
 pub mod devices;
 pub mod evidence;
+pub mod exclusion;
 pub mod finder;
+pub mod host;
 pub mod links;
 pub mod note;
 pub mod page;
@@ -36,7 +38,9 @@ use crate::core::announcement::Announcement;
 use crate::core::connector::Connector;
 use crate::core::device::{ControllerKind, Device};
 use crate::core::evidence::Testimony;
+use crate::core::exclusion::HostExclusion;
 use crate::core::finder::{Finder, Origin, Rules};
+use crate::core::host::HostIds;
 use crate::core::links::{LinkChange, LinkId, Links};
 use crate::core::note::Note;
 use crate::core::policy::Policy;
@@ -61,6 +65,10 @@ pub enum Event {
         finder: Option<Box<FinderSettings>>,
         connector: Option<Box<ConnectorSettings>>,
     },
+    /// The names of this host; before [`Event::Configured`].
+    HostNamed(HostIds),
+    /// What no program of this host is to connect of its own accord.
+    HostExcludes(Vec<HostExclusion>),
     /// The kernel can be asked to connect, or can no longer be.
     FabricsReady(bool),
     /// All of `/sys/class/nvme`: at start, before [`Event::Configured`], and after events were lost.
@@ -129,6 +137,8 @@ pub enum Action {
         ticket: Ticket,
         id: LinkId,
         options: Rc<ConnectOptions>,
+        /// Goes with the host NQN of `id`.
+        host_id: String,
     },
     Disconnect {
         ticket: Ticket,
@@ -275,6 +285,8 @@ impl Machine {
                     finder.set_rules(now, rules, &mut self.links);
                 }
             }
+            Event::HostNamed(ids) => self.links.set_host_ids(ids),
+            Event::HostExcludes(exclusions) => self.links.set_exclusions(now, exclusions),
             Event::FabricsReady(ready) => self.links.set_ready(ready),
             Event::DevicesRead(devices) => {
                 self.links.devices_read(now, devices);

@@ -38,6 +38,13 @@ pub enum Note {
         why: String,
         retry_in: Duration,
     },
+    /// `place`: where it says so.
+    Barred {
+        id: LinkId,
+        place: String,
+    },
+    /// What is wrong with host NQN and host id.
+    HostId(String),
     Disconnecting {
         id: LinkId,
         device: String,
@@ -120,13 +127,14 @@ impl Note {
         match self {
             Note::Connected { .. }
             | Note::Adopted { .. }
+            | Note::Barred { .. }
             | Note::Disconnecting { .. }
             | Note::Registered { .. }
             | Note::Parked { .. }
             | Note::PageRead { .. }
             | Note::Announced { .. } => Level::Info,
             Note::NotInquired { .. } => Level::Debug,
-            Note::DisconnectFailed { .. } | Note::ControllerIgnored { .. } => Level::Error,
+            Note::DisconnectFailed { .. } | Note::HostId(_) | Note::ControllerIgnored { .. } => Level::Error,
             _ => Level::Warn,
         }
     }
@@ -157,6 +165,8 @@ impl fmt::Display for Note {
             Note::ConnectFailed { id, why, retry_in } => {
                 write!(f, "{id}: not connected: {why}; next try in {}", Rounded(*retry_in))
             }
+            Note::Barred { id, place } => write!(f, "{id}: not connected, because {place} excludes it"),
+            Note::HostId(complaint) => f.write_str(complaint),
             Note::Disconnecting { id, device } => write!(f, "{id}: no longer wanted, disconnecting {device}"),
             Note::DisconnectFailed { id, device, failure, retry_in } => {
                 write!(f, "{id}: {device} could not be disconnected: {failure}; next try in {}", Rounded(*retry_in))

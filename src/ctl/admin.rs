@@ -11,12 +11,10 @@ use pico_args::Arguments;
 
 use super::{FAILED, USAGE, print};
 use crate::config::{
-    self, Finding, Origin, Severity, check_symname, edit_identity, host_uuid, load_connector, load_finder,
-    load_identity, present_identity,
+    self, EXCLUSIONS, Finding, Origin, Severity, check_symname, edit_identity, host_uuid, load_connector,
+    load_exclusions, load_finder, load_identity, present_identity,
 };
-
-/// What a host NQN that is made of a UUID begins with (NVM Express Base Specification, "NVMe Qualified Names").
-const NQN_OF_UUID: &str = "nqn.2014-08.org.nvmexpress:uuid:";
+use crate::core::host::NQN_OF_UUID;
 
 #[derive(Debug, PartialEq, Eq)]
 enum Command {
@@ -204,8 +202,14 @@ fn check(sys_conf: &Path, stafd_conf: &Path, stacd_conf: &Path) -> Outcome {
     fn all<S>(loaded: Result<config::Loaded<S>, Vec<Finding>>) -> Vec<Finding> {
         loaded.map_or_else(|findings| findings, |loaded| loaded.findings)
     }
-    let findings =
-        [all(load_identity(sys_conf)), all(load_finder(stafd_conf)), all(load_connector(stacd_conf))].concat();
+    let (identity, finder, connector) = (load_identity(sys_conf), load_finder(stafd_conf), load_connector(stacd_conf));
+    let commons =
+        [finder.as_ref().ok().map(|it| &it.settings.common), connector.as_ref().ok().map(|it| &it.settings.common)];
+    let host = identity.as_ref().ok().map(|loaded| &loaded.settings);
+    let complaints = host.map(|host| config::host_ids(host, commons.into_iter().flatten()).1).unwrap_or_default();
+    let at_odds = complaints.into_iter().map(|why| Finding::about(sys_conf, Severity::Error, why)).collect();
+    let (_, of_exclusions) = load_exclusions(Path::new(EXCLUSIONS));
+    let findings = [all(identity), all(finder), all(connector), at_odds, of_exclusions].concat();
     let line = |finding: &Finding| {
         let severity = match finding.severity {
             Severity::Info => "note",
@@ -214,10 +218,14 @@ fn check(sys_conf: &Path, stafd_conf: &Path, stacd_conf: &Path) -> Outcome {
         };
         format!("{severity}: {finding}\n")
     };
-    Outcome {
-        text: findings.iter().map(line).collect(),
-        good: findings.iter().all(|finding| finding.severity == Severity::Info),
+    // Both daemons may name the same further file.
+    let mut lines: Vec<String> = Vec::new();
+    for line in findings.iter().map(line) {
+        if !lines.contains(&line) {
+            lines.push(line);
+        }
     }
+    Outcome { text: lines.concat(), good: findings.iter().all(|finding| finding.severity == Severity::Info) }
 }
 
 pub const HELP: &str = "\

@@ -17,9 +17,12 @@ use crate::bus::address::Address;
 use crate::bus::dispatch::Served;
 use crate::bus::signal::Signal as BusSignal;
 use crate::bus::{BusEvent, BusTokens, ControllerId, FinderPage, PrivateServer, Role, SystemBus};
-use crate::core::device::ControllerKind;
+use crate::config::settings::HostIdentity;
+use crate::core::device::{ControllerKind, US};
 use crate::core::finder::Finder;
 use crate::core::{Action, Change, Event, Machine};
+use crate::daemon::claims::Claims;
+use crate::daemon::exclusions::Exclusions;
 use crate::daemon::notify::ServiceManager;
 use crate::daemon::options::{Options, Program};
 use crate::daemon::probe::Probes;
@@ -28,6 +31,7 @@ use crate::daemon::reports;
 use crate::daemon::requests::{FABRICS, Requests};
 use crate::daemon::settings::{Paths, Settings};
 use crate::daemon::state_file::StateFile;
+use crate::daemon::udev::Override;
 use crate::helper::Helper;
 use crate::kernel::netlink::{MESSAGE_MAX, Received, UeventSocket};
 use crate::kernel::sysfs::{CLASS, Sysfs};
@@ -38,7 +42,8 @@ const SIGNALS: Token = Token(1);
 const TIMER: Token = Token(2);
 const HELPER: Token = Token(3);
 const BUS: BusTokens = BusTokens { bus: Token(4), watch: Token(5) };
-const PRIVATE: Token = Token(6);
+const EXCLUSIONS: Token = Token(6);
+const PRIVATE: Token = Token(7);
 const PROBES: Token = Token(PRIVATE.0 + PrivateServer::TOKENS);
 
 /// How long a bus that neither gives nor refuses our names can keep us from being ready.
@@ -68,6 +73,10 @@ pub struct Daemon {
     probes: Probes,
     machine: Machine,
     state_file: StateFile,
+    claims: Claims,
+    exclusions: Exclusions,
+    /// nvme-cli's udev rule is out of force.
+    udev: Option<Override>,
     bus: Option<SystemBus>,
     private: PrivateServer,
     facts: Facts,
@@ -118,6 +127,9 @@ impl Daemon {
             probes: Probes::new(PROBES),
             machine: Machine::new(program.roles(), seed()),
             state_file: StateFile::new(directory),
+            claims: Claims::new(|device| Path::new(CLASS).join(device).exists()),
+            exclusions: Exclusions::new(poll.registry(), EXCLUSIONS),
+            udev: None,
             bus: None,
             private,
             facts: Facts::new(now, directory.display().to_string()),
@@ -155,8 +167,10 @@ impl Daemon {
     /// happens from here on is missed.
     fn begin(&mut self, now: Instant, no_wait: bool, served: Served) -> Result<(), String> {
         self.apply_settings();
+        self.override_udev();
         self.machine.inherit(self.state_file.load());
         self.read_devices(now);
+        self.hear_host(now);
         self.machine.handle(now, self.settings.event());
         if !self.requests.read_options() {
             if no_wait {
@@ -166,6 +180,12 @@ impl Daemon {
         }
         self.start_bus(now, served);
         Ok(())
+    }
+
+    /// What concerns all programs of this host that connect: its names, and what none of them is to connect.
+    fn hear_host(&mut self, now: Instant) {
+        self.machine.handle(now, Event::HostNamed(self.settings.host_ids.clone()));
+        self.machine.handle(now, Event::HostExcludes(self.exclusions.read()));
     }
 
     fn start_bus(&mut self, now: Instant, served: Served) {
@@ -213,6 +233,10 @@ impl Daemon {
         if is_ready(SIGNALS) {
             self.handle_signals(now)?;
         }
+        // What is excluded now may be what is disconnected next.
+        if is_ready(EXCLUSIONS) {
+            self.machine.handle(now, Event::HostExcludes(self.exclusions.read()));
+        }
         // Replies are taken in before the uevents are drained and acted upon after that: then all that the kernel said before
         // a reply was sent is known when the reply is handled, and a recycled device name cannot be mistaken.
         let helper_lost = is_ready(HELPER) && self.requests.receive().is_err();
@@ -247,7 +271,12 @@ impl Daemon {
     }
 
     fn handle_replies(&mut self, now: Instant) {
-        while let Some(event) = self.requests.poll_event(&self.sysfs) {
+        while let Some(mut event) = self.requests.poll_event(&self.sysfs) {
+            if let Event::Connected { outcome: Ok(Some(device)), .. } = &mut event {
+                // What was noted about that number so far was about an earlier controller.
+                self.claims.made(&device.name);
+                device.owner = Some(US.to_owned());
+            }
             self.machine.handle(now, event);
         }
     }
@@ -270,7 +299,10 @@ impl Daemon {
                 Received::Overflow | Received::Truncated => lost = true,
                 Received::Forged => log::debug!("a netlink message that is not the kernel's was ignored"),
                 Received::Event(message) => match Uevent::parse(message) {
-                    Ok(uevent) => handle_uevent(&uevent, now, &self.sysfs, &mut self.machine, &mut self.requests),
+                    Ok(uevent) => {
+                        handle_uevent(&uevent, now, &self.sysfs, &mut self.machine, &mut self.requests);
+                        self.hand_over(&uevent, now);
+                    }
                     // Other devices may have names that are not text; that is no concern of ours.
                     Err(error) if !concerns_nvme(message) => log::debug!("{error}"),
                     Err(error) => {
@@ -285,6 +317,15 @@ impl Daemon {
             self.read_devices(now);
         }
         Ok(())
+    }
+
+    /// A discovery controller that is not ours has news: starts what nvme-cli's udev rule would have started.
+    fn hand_over(&mut self, uevent: &Uevent<'_>, now: Instant) {
+        let unit = self.udev.as_ref().and_then(|rule| rule.unit_for(uevent, &self.machine, &self.sysfs));
+        if let (Some(unit), Some(bus)) = (unit, &mut self.bus) {
+            let what = if bus.restart_unit(&unit, now) { "starting" } else { "without a bus we cannot start" };
+            log::info!("a discovery controller that is not ours has news; {what} {unit}");
+        }
     }
 
     fn read_devices(&mut self, now: Instant) {
@@ -314,9 +355,10 @@ impl Daemon {
     fn perform(&mut self, now: Instant, action: Action) {
         match action {
             Action::Probe(portal) => self.probes.start(now, portal, self.poll.registry()),
-            Action::Connect { ticket, id, options } => {
+            Action::Connect { ticket, id, options, host_id } => {
                 log::debug!("{id}: connecting");
-                self.requests.connect(ticket, &id, &options, &self.settings.host);
+                let host = HostIdentity { id: host_id, ..self.settings.host.clone() };
+                self.requests.connect(ticket, &id, &options, &host);
             }
             Action::Disconnect { ticket, device } => self.requests.disconnect(ticket, &device),
             Action::Register { ticket, device } => {
@@ -338,6 +380,7 @@ impl Daemon {
     }
 
     fn publish(&mut self, now: Instant, change: Change) {
+        self.claims.follow(&change, self.machine.links());
         let signal = match change {
             Change::LogPage { tid, device } => BusSignal::LogPagesChanged { id: ControllerId::from(&*tid), device },
             Change::DiscoveryControllerRemoved => BusSignal::DcRemoved,
@@ -524,6 +567,8 @@ impl Daemon {
             Some(settings) => {
                 self.settings = settings;
                 self.apply_settings();
+                self.override_udev();
+                self.hear_host(now);
                 self.machine.handle(now, self.settings.event());
                 if let Some(bus) = &mut self.bus {
                     bus.request_names(now);
@@ -540,6 +585,13 @@ impl Daemon {
         let announcements = self.facts.announcements.take();
         self.facts.announcements = self.settings.announcements().map(|_| announcements.unwrap_or_default());
         self.facts.set_tron(self.forced_tron || self.settings.tron);
+    }
+
+    /// For who finds discovery controllers.
+    fn override_udev(&mut self) {
+        if self.program.roles().finder && self.udev.is_none() {
+            self.udev = Override::begin();
+        }
     }
 
     fn stop(&mut self, now: Instant) {

@@ -7,7 +7,9 @@
 //! Nothing here decides about controllers, and nothing here waits for a network, a disk or another process: what blocks
 //! belongs to the helper. With nothing to do the loop does not wake up.
 
+mod claims;
 mod event_loop;
+mod exclusions;
 mod logger;
 mod notify;
 pub mod options;
@@ -17,6 +19,7 @@ mod reports;
 mod requests;
 mod settings;
 mod state_file;
+mod udev;
 
 use std::ffi::OsString;
 use std::fs;

@@ -219,7 +219,11 @@ impl Published<'_> {
             let attribute = |read: fn(&crate::core::device::Device) -> &String| device.map(read).cloned();
             let or_empty = |value: Option<String>| value.unwrap_or_default();
             description.extend([
-                ("hostid", attribute(|device| &device.host_id).unwrap_or_else(|| self.facts.host_id.clone())),
+                (
+                    "hostid",
+                    attribute(|device| &device.host_id)
+                        .unwrap_or_else(|| self.machine.links().host_id_of(tid.host_nqn())),
+                ),
                 ("hostnqn", tid.host_nqn().to_owned()),
                 ("model", or_empty(attribute(|device| &device.model))),
                 ("serial", or_empty(attribute(|device| &device.serial))),

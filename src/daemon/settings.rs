@@ -11,12 +11,14 @@ use log::Level;
 use crate::config::settings::{ConnectorSettings, DisconnectScope, FinderSettings, HostIdentity, IpFamily};
 use crate::config::{self, Finding, Loaded, Severity};
 use crate::core::Event;
+use crate::core::host::HostIds;
 use crate::daemon::options::Options;
 
 /// Who this host is, and what its administrator wants.
 #[derive(Debug)]
 pub struct Settings {
     pub host: HostIdentity,
+    pub host_ids: HostIds,
     pub tron: bool,
     finder: Option<Box<FinderSettings>>,
     connector: Option<Box<ConnectorSettings>>,
@@ -59,7 +61,14 @@ impl Paths {
         if let Some(connector) = &connector {
             report_unsupported(connector);
         }
-        Some(Settings { host, tron, finder: finder.map(Box::new), connector: connector.map(Box::new), mistakes, files })
+        let (finder, connector) = (finder.map(Box::new), connector.map(Box::new));
+        let mut settings = Settings { host, host_ids: HostIds::default(), tron, finder, connector, mistakes, files };
+        let (host_ids, complaints) = settings.named();
+        for complaint in complaints {
+            log::error!("{complaint}");
+            settings.mistakes.insert(complaint);
+        }
+        Some(Settings { host_ids, ..settings })
     }
 
     /// The same for a reload; `None` also where the files are worse than those of the running settings.
@@ -83,7 +92,14 @@ impl Settings {
             log::warn!("the host NQN or host ID changed: that takes effect when the daemon is started anew");
             self.host.nqn = running.host.nqn.clone();
             self.host.id = running.host.id.clone();
+            self.host_ids = self.named().0;
         }
+    }
+
+    /// The host ids, and what is wrong with them.
+    fn named(&self) -> (HostIds, Vec<String>) {
+        let finder = self.finder.iter().map(|finder| &finder.common);
+        config::host_ids(&self.host, finder.chain(self.connector.iter().map(|connector| &connector.common)))
     }
 
     /// The address families of which announcements in the local network are wanted; `None`: none are.

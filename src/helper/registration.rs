@@ -104,6 +104,8 @@ mod tests {
             cntrltype: "discovery".into(),
             model: String::new(),
             serial: String::new(),
+            kato: None,
+            owner: None,
         }
     }
 

@@ -6,4 +6,5 @@
 pub mod admin;
 pub mod fabrics;
 pub mod netlink;
+pub mod registry;
 pub mod sysfs;

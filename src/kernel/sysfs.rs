@@ -18,6 +18,7 @@ use nix::sys::stat::Mode;
 use crate::core::device::{ControllerKind, Device, parse_sysfs_address};
 use crate::core::tid::{DISCOVERY_NQN, Transport, canonical_address, parse_ip};
 use crate::helper::message::{ControllerIdentity, Failure};
+use crate::kernel::registry::{self, Registry};
 
 /// Where the kernel shows its controllers.
 pub const CLASS: &str = "/sys/class/nvme";
@@ -29,12 +30,13 @@ const ATTRIBUTE_MAX: u64 = 4096;
 #[derive(Debug, Clone)]
 pub struct Sysfs {
     root: PathBuf,
+    registry: Registry,
 }
 
 impl Sysfs {
     /// `root` is [`CLASS`], except in tests.
     pub fn new(root: impl Into<PathBuf>) -> Sysfs {
-        Sysfs { root: root.into() }
+        Sysfs { root: root.into(), registry: Registry::new(registry::DIRECTORY) }
     }
 
     /// Every controller of a fabric, in the order of their numbers. Fails only when the directory cannot be listed; that it
@@ -51,13 +53,13 @@ impl Sysfs {
         }
         names.sort_unstable();
         let interfaces = Interfaces::default();
-        Ok(names.iter().filter_map(|(_, name)| read_device(&self.root, name, &interfaces)).collect())
+        Ok(names.iter().filter_map(|(_, name)| self.read_device(name, &interfaces)).collect())
     }
 
     /// The controller `nvmeN`; `None` when it does not exist (any more) or is not one of a fabric.
     pub fn controller(&self, name: &str) -> Option<Device> {
         number_of(name)?;
-        read_device(&self.root, name, &Interfaces::default())
+        self.read_device(name, &Interfaces::default())
     }
 
     /// What is shown of `nvmeN` if it is the controller described at this moment.
@@ -79,6 +81,11 @@ impl Sysfs {
         let file = openat(&attributes.directory, "delete_controller", flags, Mode::empty()).map_err(gone)?;
         nix::unistd::write(file, b"1").map_err(gone)?;
         Ok(())
+    }
+
+    fn read_device(&self, name: &str, interfaces: &Interfaces) -> Option<Device> {
+        let device = device_from(name, &Attributes::open(&self.root, name)?, interfaces)?;
+        Some(Device { owner: self.registry.owner(name), ..device })
     }
 
     fn find(&self, identity: &ControllerIdentity) -> Result<(Attributes, Device), Failure> {
@@ -103,10 +110,6 @@ fn is(device: &Device, identity: &ControllerIdentity) -> bool {
         && device.host_nqn == identity.hostnqn
         && device.host_traddr == canonical_address(device.transport, &identity.host_traddr)
         && device.host_iface == identity.host_iface
-}
-
-fn read_device(root: &Path, name: &str, interfaces: &Interfaces) -> Option<Device> {
-    device_from(name, &Attributes::open(root, name)?, interfaces)
 }
 
 /// `None` for PCIe, and for a controller that is being removed.
@@ -135,6 +138,8 @@ fn device_from(name: &str, attributes: &Attributes, interfaces: &Interfaces) -> 
         cntrltype,
         model: optional("model"),
         serial: optional("serial"),
+        kato: optional("kato").parse().ok(),
+        owner: None,
     };
     parse_sysfs_address(transport, &attributes.read("address")?, |key, value| match key {
         "traddr" => device.traddr = value,
@@ -224,7 +229,8 @@ mod tests {
             static NUMBER: AtomicU32 = AtomicU32::new(0);
             let number = NUMBER.fetch_add(1, Ordering::Relaxed);
             let path = std::env::temp_dir().join(format!("stas-sysfs-{}-{number}", std::process::id()));
-            fs::create_dir_all(&path).unwrap();
+            fs::create_dir_all(path.join("registry/nvme4")).unwrap();
+            fs::write(path.join("registry/nvme4/owner"), "nbft\n").unwrap();
             Root(path)
         }
 
@@ -237,7 +243,7 @@ mod tests {
         }
 
         fn sysfs(&self) -> Sysfs {
-            Sysfs::new(&self.0)
+            Sysfs { registry: Registry::new(self.0.join("registry")), ..Sysfs::new(&self.0) }
         }
     }
 
@@ -247,7 +253,7 @@ mod tests {
         }
     }
 
-    const LIVE: [(&str, &str); 11] = [
+    const LIVE: [(&str, &str); 12] = [
         ("transport", "tcp"),
         ("address", "traddr=::ffff:192.0.2.1,trsvcid=8009,host_iface=lo,src_addr=127.0.0.1"),
         ("state", "live"),
@@ -258,6 +264,7 @@ mod tests {
         ("dctype", "cdc"),
         ("model", "Linux           "),
         ("serial", "1234"),
+        ("kato", "30"),
         ("delete_controller", ""),
     ];
 
@@ -297,6 +304,8 @@ mod tests {
             cntrltype: "discovery".into(),
             model: "Linux".into(),
             serial: "1234".into(),
+            kato: Some(30),
+            owner: Some("nbft".into()),
         };
         assert_eq!(device, expected);
     }

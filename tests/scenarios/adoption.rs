@@ -18,7 +18,7 @@ fn others_connections(guest: &Guest) {
     let [a, b, c] = ["a", "b", "c"].map(|name| guest.target().subsystem(&nqn(name)));
     let port = guest.target().tcp_port("127.0.0.1", 8009);
     [&a, &b].iter().for_each(|subsystem| port.link(subsystem));
-    let elsewhere = "transport=tcp,traddr=127.0.0.1,trsvcid=8009,reconnect_delay=60";
+    let elsewhere = "transport=tcp,traddr=127.0.0.1,trsvcid=8009,keep_alive_tmo=30,reconnect_delay=60";
     for nqn in [DISCOVERY_NQN, &a.nqn] {
         guest.connect(&format!("nqn={nqn},{elsewhere}")).unwrap();
     }

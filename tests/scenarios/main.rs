@@ -24,6 +24,7 @@
 
 mod adoption;
 mod bus;
+mod coexist;
 mod ctl;
 mod demo;
 mod guest;

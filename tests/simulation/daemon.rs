@@ -115,6 +115,7 @@ fn entry(traddr: &str, trsvcid: &str, subsysnqn: &str) -> ControllerEntry {
         host_traddr: String::new(),
         host_iface: String::new(),
         host_nqn: String::new(),
+        host_id: String::new(),
         options: ConnectOptions { dhchap_secret: Some(Secret::new(SECRET.into())), ..ConnectOptions::default() },
     }
 }

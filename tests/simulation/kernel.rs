@@ -152,6 +152,8 @@ impl Kernel {
             cntrltype: String::new(),
             model: String::new(),
             serial: String::new(),
+            kato: None,
+            owner: None,
         })
     }
 

@@ -101,6 +101,8 @@ pub(super) struct Link {
 pub(super) enum State {
     /// Waits for its portal to answer.
     AwaitingPortal,
+    /// The host's administrator does not want it connected.
+    Barred,
     /// Its portal answers; waits for its turn at the kernel.
     Queued {
         turn: Turn,
@@ -153,7 +155,9 @@ impl State {
     /// Not connected, and nothing under way that would connect it.
     pub fn can_adopt(&self) -> bool {
         match self {
-            State::AwaitingPortal | State::Queued { .. } | State::AwaitingTwin | State::BackingOff => true,
+            State::AwaitingPortal | State::Barred | State::Queued { .. } | State::AwaitingTwin | State::BackingOff => {
+                true
+            }
             State::Connecting { .. }
             | State::Live { .. }
             | State::Disconnecting { .. }

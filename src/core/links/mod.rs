@@ -9,6 +9,7 @@
 //!   seek ──▶ AwaitingPortal ──▶ Queued ─┴──▶ Connecting ──ok──▶ Live ──removed──▶ (seek, or BackingOff if it flaps)
 //!    │             ▲                             │                ▲ └──unwanted──▶ Disconnecting ──▶ forgotten
 //!    │             └─ the portal is to blame ────┼──▶ BackingOff ─┼──retry──▶ (seek)                 or wanted again: (seek)
+//!    ├──▶ Barred ──no longer excluded──▶ (seek)  │                │
 //!    └── the kernel has it already ──────────────┼────────────────┘
 //!                                                └── no longer wanted ──▶ forgotten
 //! ```
@@ -34,6 +35,8 @@ use crate::core::backoff::{BackOff, Hold};
 use crate::core::deadlines::Deadlines;
 use crate::core::device::{ControllerKind, Device};
 use crate::core::devices::Devices;
+use crate::core::exclusion::HostExclusion;
+use crate::core::host::HostIds;
 pub use crate::core::links::link::{Disposal, LinkChange, LinkId, needs_discovery_option};
 use crate::core::links::link::{Link, State};
 use crate::core::links::portals::Portals;
@@ -61,6 +64,11 @@ pub struct Links {
     ours_before: BTreeSet<LinkId>,
     /// The kernel can be asked to connect.
     ready: bool,
+    host_ids: HostIds,
+    /// What was said of them.
+    host_complaints: BTreeSet<String>,
+    /// What is not to be connected, though it is wanted.
+    exclusions: Vec<HostExclusion>,
     backoff: BackOff,
     changes: VecDeque<LinkChange>,
     actions: VecDeque<Action>,
@@ -83,6 +91,9 @@ impl Links {
             last_ticket: 0,
             ours_before: BTreeSet::new(),
             ready: false,
+            host_ids: HostIds::default(),
+            host_complaints: BTreeSet::new(),
+            exclusions: Vec::new(),
             backoff: BackOff::new(seed),
             changes: VecDeque::new(),
             actions: VecDeque::new(),
@@ -207,6 +218,22 @@ impl Links {
                 self.unwant(&id, disposal);
             }
             self.ours_before.remove(&id);
+        }
+    }
+
+    /// The names under which to connect, from the next connect on.
+    pub fn set_host_ids(&mut self, ids: HostIds) {
+        self.host_ids = ids;
+        self.host_complaints.clear();
+    }
+
+    /// What is excluded is not connected any more; what is connected stays so.
+    pub fn set_exclusions(&mut self, now: Instant, exclusions: Vec<HostExclusion>) {
+        self.exclusions = exclusions;
+        let barred = self.links.iter().filter(|(_, link)| link.state == State::Barred);
+        let barred: Vec<LinkId> = barred.map(|(id, _)| id.clone()).collect();
+        for id in barred {
+            self.seek(now, &id);
         }
     }
 

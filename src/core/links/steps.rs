@@ -6,6 +6,7 @@ use super::link::{Link, State};
 use super::{Disposal, LinkChange, LinkId, Links};
 use crate::core::backoff::Hold;
 use crate::core::device::{ControllerKind, Device};
+use crate::core::exclusion::HostExclusion;
 use crate::core::note::Note;
 use crate::core::portal::{PortalId, blames_portal};
 use crate::core::{Action, Ticket};
@@ -29,6 +30,9 @@ impl Links {
         }
         // What was ours is gone: should somebody else connect it, it is theirs.
         self.ours_before.remove(id);
+        if let Some(place) = self.barred(id).map(|exclusion| exclusion.place.clone()) {
+            return self.bar(id, place);
+        }
         match self.links.get(id).and_then(|link| link.portal.clone()) {
             Some(portal) if !self.portals.is_open(now, &portal) => {
                 self.enter(id, State::AwaitingPortal);
@@ -45,7 +49,35 @@ impl Links {
     pub(super) fn existing(&self, id: &LinkId) -> Option<&Device> {
         let was_ours = id.kind == ControllerKind::Discovery && self.ours_before.contains(id);
         let made_for = || was_ours.then(|| self.devices.made_for(&id.tid)).flatten();
-        self.devices.serving(&id.tid, id.kind).or_else(made_for)
+        self.serving(id).or_else(made_for)
+    }
+
+    /// The controller that serves a link already and is to stay. One without keep alive is about to go, or would not notice that
+    /// its peer is gone: it counts only for who wants it so, or made it.
+    fn serving(&self, id: &LinkId) -> Option<&Device> {
+        self.devices.serving(&id.tid, id.kind).find(|device| self.can_rely_on(id, device))
+    }
+
+    fn can_rely_on(&self, id: &LinkId, device: &Device) -> bool {
+        let wants_none = || self.links.get(id).is_some_and(|link| link.options.kato == Some(0));
+        !device.is_passing() || wants_none() || self.ours_before.contains(id)
+    }
+
+    /// What speaks against connecting it.
+    fn barred(&self, id: &LinkId) -> Option<&HostExclusion> {
+        let host_id = || self.host_ids.id_of(id.tid.host_nqn());
+        self.exclusions.iter().find(|exclusion| {
+            // Few name a host id, and to find it may take a hash.
+            let host_id = if exclusion.host_id.is_empty() { String::new() } else { host_id() };
+            exclusion.matches(&id.tid, &host_id)
+        })
+    }
+
+    fn bar(&mut self, id: &LinkId, place: String) {
+        if self.is_news(id, &place) {
+            self.note(Note::Barred { id: id.clone(), place });
+        }
+        self.enter(id, State::Barred);
     }
 
     pub(super) fn enqueue(&mut self, id: &LinkId) {
@@ -82,17 +114,22 @@ impl Links {
     /// The kernel still lacks it, and its portal's answer is still believed.
     fn should_connect(&self, now: Instant, id: &LinkId) -> bool {
         let portal = self.links.get(id).and_then(|link| link.portal.as_ref());
-        self.devices.serving(&id.tid, id.kind).is_none()
+        self.serving(id).is_none()
             && !self.devices.may_come_to_serve(&id.tid)
+            && self.barred(id).is_none()
             && portal.is_none_or(|portal| self.portals.is_open(now, portal))
     }
 
     fn start_connect(&mut self, now: Instant, id: LinkId) {
         let ticket = self.next_ticket();
         self.enter(&id, State::Connecting { since: now });
+        let (host_id, complaint) = self.host_ids.choose(id.tid.host_nqn(), self.devices.iter());
+        if let Some(complaint) = complaint.filter(|complaint| self.host_complaints.insert(complaint.clone())) {
+            self.note(Note::HostId(complaint));
+        }
         if let Some(link) = self.links.get(&id) {
             self.connecting.insert(ticket, id.clone());
-            self.actions.push_back(Action::Connect { ticket, options: link.options.clone(), id });
+            self.actions.push_back(Action::Connect { ticket, options: link.options.clone(), id, host_id });
         }
     }
 
@@ -130,7 +167,7 @@ impl Links {
         if failure.is_already_connected() {
             self.actions.push_back(Action::ReadDevices);
         }
-        if let Some(device) = self.devices.serving(&id.tid, id.kind) {
+        if let Some(device) = self.serving(id) {
             let name = device.name.clone();
             return self.adopt(now, id, &name);
         }
@@ -190,13 +227,15 @@ impl Links {
             return;
         };
         let seekers = self.in_state(&LinkId::of_device(device), State::can_adopt);
-        let served: Vec<LinkId> = seekers.into_iter().filter(|id| device.serves(&id.tid, id.kind)).collect();
+        let served: Vec<LinkId> =
+            seekers.into_iter().filter(|id| device.serves(&id.tid, id.kind) && self.can_rely_on(id, device)).collect();
         for id in served {
             self.adopt(now, &id, name);
         }
     }
 
     fn adopt(&mut self, now: Instant, id: &LinkId, device: &str) {
+        // Somebody else may have taken it over since.
         if self.ours_before.contains(id) {
             self.devices.own(device);
         }
@@ -228,7 +267,7 @@ impl Links {
         link.failures = if flapped { link.failures.saturating_add(1) } else { 0 };
         let failures = link.failures;
         self.enter(id, State::BackingOff);
-        let must_wait = flapped && self.devices.serving(&id.tid, id.kind).is_none();
+        let must_wait = flapped && self.serving(id).is_none();
         let retry_in = must_wait.then(|| self.backoff.delay(failures));
         self.note(Note::Lost { id: id.clone(), device: name, retry_in });
         match retry_in {
@@ -328,7 +367,8 @@ impl Links {
                 self.devices.stop_serving(&device, id);
                 self.changes.push_back(LinkChange::Down { id: id.clone(), device });
             }
-            State::AwaitingTwin
+            State::Barred
+            | State::AwaitingTwin
             | State::Connecting { .. }
             | State::Disconnecting { .. }
             | State::Leaving { .. }

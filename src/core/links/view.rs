@@ -15,6 +15,11 @@ impl Links {
         self.devices.iter()
     }
 
+    /// The host id that goes with a host NQN.
+    pub fn host_id_of(&self, nqn: &str) -> String {
+        self.host_ids.id_of(nqn)
+    }
+
     /// The links that a kernel controller serves.
     pub fn served_by(&self, device: &str) -> impl Iterator<Item = &LinkId> {
         self.devices.served_by(device)

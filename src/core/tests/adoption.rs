@@ -2,6 +2,42 @@
 
 use super::*;
 
+/// What `nvme discover` connects for the time it takes.
+#[test]
+fn a_discovery_controller_for_one_look_is_not_relied_on() {
+    let passing = || Device { kato: Some(0), ..serving(&dc(DC), "nvme7") };
+    let mut world = World::new();
+    world.event(Event::DevicesRead(vec![passing()]));
+    world.settings.discovery = vec![entry(DC, "")];
+    world.configure();
+    world.connect(DC, "nvme0");
+    world.up(&passing());
+    world.removed("nvme7");
+    assert_eq!(world.device_of(&dc(DC)), Some("nvme0"));
+    world.page(&[]);
+    world.assert_nothing_to_do();
+
+    // It is ours, or as good as what we would make.
+    let ours = Device { owner: Some("stas".into()), ..passing() };
+    world.event(Event::DevicesRead(vec![ours]));
+    assert_eq!(world.device_of(&dc(DC)), Some("nvme7"));
+}
+
+#[test]
+fn what_somebody_else_manages_is_used_and_never_taken_down() {
+    let mut world = World::new();
+    let id = io(PATH);
+    let theirs = Device { owner: Some("nbft".into()), ..serving(&id, "nvme7") };
+    world.inherit(vec![Legacy { id: id.clone(), ours: true, sources: vec![], unseen: None }], vec![theirs]);
+    world.settings.io = vec![wanted()];
+    world.configure();
+    assert_eq!(world.device_of(&id), Some("nvme7"));
+    world.settings.io = vec![];
+    world.configure();
+    world.assert_nothing_to_do();
+    assert_eq!(world.device_of(&id), None);
+}
+
 const PATH: &str = "nqn.a@192.0.2.9";
 
 /// A connection to [`PATH`] with these facts of pinning, as sysfs has them.

@@ -6,6 +6,7 @@
 mod adoption;
 mod announced;
 mod connecting;
+mod host;
 mod pages;
 mod parking;
 mod session;
@@ -24,6 +25,8 @@ use crate::config::settings::{
 };
 use crate::core::device::{ControllerKind, Device};
 use crate::core::evidence::Testimony;
+use crate::core::exclusion::HostExclusion;
+use crate::core::host::HostIds;
 use crate::core::links::LinkId;
 use crate::core::portal::PortalId;
 use crate::core::tid::{DISCOVERY_NQN, Spelling, Transport, TransportId};
@@ -58,6 +61,10 @@ struct World {
     published: Vec<Change>,
     notes: Vec<String>,
     saves: usize,
+    /// What the host excludes.
+    excluded: Vec<HostExclusion>,
+    /// Of the last connect.
+    host_id: String,
     /// Kernel controllers that we connected or inherited.
     ours: BTreeSet<String>,
 }
@@ -112,6 +119,8 @@ impl World {
             published: Vec::new(),
             notes: Vec::new(),
             saves: 0,
+            excluded: Vec::new(),
+            host_id: String::new(),
             ours: BTreeSet::new(),
         };
         world.event(Event::FabricsReady(true));
@@ -166,6 +175,17 @@ impl World {
         let (finder, connector) = (Some(Box::new(finder)), Some(Box::new(connector)));
         let symname = self.settings.symname.clone();
         self.event(Event::Configured { host_nqn, symname, finder, connector });
+    }
+
+    /// The host's list excludes these subsystems.
+    fn exclude(&mut self, nqns: &[&str]) {
+        let exclusion = |nqn: &&str| HostExclusion {
+            subsysnqn: (*nqn).into(),
+            place: "/etc/nvme/exclusions.conf:3".into(),
+            ..HostExclusion::default()
+        };
+        self.excluded = nqns.iter().map(exclusion).collect();
+        self.event(Event::HostExcludes(self.excluded.clone()));
     }
 
     /// An earlier run left these controllers connected as ours.
@@ -291,7 +311,8 @@ impl World {
         while let Some(action) = self.machine.poll_action(self.now) {
             match action {
                 Action::Probe(portal) => self.probes.push(portal),
-                Action::Connect { ticket, id, .. } => {
+                Action::Connect { ticket, id, host_id, .. } => {
+                    self.host_id = host_id;
                     self.connects.push((ticket, id));
                     self.check_connects();
                 }
@@ -323,12 +344,17 @@ impl World {
         let (_, last) = self.connects.last().unwrap();
         assert!(self.connects.len() <= 2, "{:?}", self.connects);
         assert!(
+            !self.excluded.iter().any(|exclusion| exclusion.matches(&last.tid, &self.host_id)),
+            "{last} is excluded"
+        );
+        assert!(
             self.connects.iter().rev().skip(1).all(|(_, other)| !other.is_same_place(last)),
             "two connects at the same place: {:?}",
             self.connects
         );
         let devices = self.machine.links().devices();
-        let serving = devices.filter(|device| device.is_usable() && device.serves(&last.tid, last.kind));
+        let serving =
+            devices.filter(|device| device.is_usable() && !device.is_passing() && device.serves(&last.tid, last.kind));
         let leaving = |device: &Device| self.disconnects.iter().any(|(_, other)| other.name == device.name);
         assert_eq!(serving.filter(|device| !leaving(device)).count(), 0, "{last} is connected already");
     }
@@ -379,6 +405,7 @@ fn entry(traddr: &str, nqn: &str) -> ControllerEntry {
         host_traddr: String::new(),
         host_iface: String::new(),
         host_nqn: String::new(),
+        host_id: String::new(),
         options: ConnectOptions::default(),
     }
 }
@@ -424,6 +451,8 @@ fn serving(id: &LinkId, name: &str) -> Device {
         cntrltype: String::new(),
         model: String::new(),
         serial: String::new(),
+        kato: (id.kind == ControllerKind::Discovery).then_some(30),
+        owner: None,
     }
 }
 

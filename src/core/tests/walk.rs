@@ -56,8 +56,13 @@ impl Walk {
     }
 
     fn step(&mut self) {
-        match self.random.below(15) {
+        match self.random.below(16) {
             0 => self.reload(),
+            15 => {
+                let lists: [&[&str]; 4] = [&[], &["nqn.a"], &["nqn.b", "nqn.c"], &[DISCOVERY_NQN]];
+                let nqns = *self.random.pick(&lists);
+                self.world.exclude(nqns);
+            }
             1..=3 => self.probe_answered(),
             4..=5 => self.connect_answered(),
             6 => self.disconnect_answered(),
