@@ -18,6 +18,7 @@ pub mod devices;
 pub mod evidence;
 pub mod finder;
 pub mod links;
+pub mod nbft;
 pub mod note;
 pub mod page;
 pub mod policy;

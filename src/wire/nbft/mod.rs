@@ -298,4 +298,7 @@ fn text(field: &[u8]) -> Option<&str> {
 }
 
 #[cfg(test)]
+#[path = "../../../tests/build/nbft.rs"]
+pub mod made;
+#[cfg(test)]
 mod tests;

@@ -1,9 +1,6 @@
 use super::*;
 
-#[path = "../../../tests/build/nbft.rs"]
-mod build;
-
-use build::{CONTROL, Extended, HFIS, HOST, ip, seal};
+use super::made::{self, CONTROL, Extended, HFIS, HOST, ip, seal};
 
 /// A table byte by byte, independent of the builder: one interface, one subsystem, as the specification draws them.
 #[rustfmt::skip]
@@ -73,7 +70,7 @@ fn the_layout_is_the_specifications() {
 
 #[test]
 fn the_frame_is_checked() {
-    let good = build::Table::default().bytes();
+    let good = made::Table::default().bytes();
     assert!(Table::new(&good).is_ok());
     assert!(Table::new(&[&good[..], b"more"].concat()).is_ok(), "what follows does not count");
     let error = |bytes: &[u8]| Table::new(bytes).map(|table| table.length()).unwrap_err();
@@ -112,17 +109,17 @@ fn the_frame_is_checked() {
 #[test]
 fn any_minor_revision_and_larger_descriptors_are_read() {
     for minor_revision in [0, 1, 3, 200] {
-        let bytes = build::Table { minor_revision, ..build::Table::default() }.bytes();
+        let bytes = made::Table { minor_revision, ..made::Table::default() }.bytes();
         assert_eq!(Table::new(&bytes).unwrap().revision(), (1, minor_revision));
     }
     // One HFI descriptor of 160 bytes, which are those of the HFI and of the SSNS behind it.
-    let mut bytes = build::Table::default().bytes();
+    let mut bytes = made::Table::default().bytes();
     bytes[CONTROL + 20..CONTROL + 22].copy_from_slice(&[160, 0]);
     assert_eq!(Table::new(&seal(bytes)).unwrap().hfis().count(), 1);
 }
 
 /// The table after a change at `at`, the bytes of which go to `to`.
-fn damaged(table: &build::Table, at: usize, to: &[u8]) -> Vec<u8> {
+fn damaged(table: &made::Table, at: usize, to: &[u8]) -> Vec<u8> {
     let mut bytes = table.bytes();
     bytes[at..at + to.len()].copy_from_slice(to);
     seal(bytes)
@@ -133,7 +130,7 @@ const SSNS: usize = HFIS + 32;
 
 #[test]
 fn a_damaged_descriptor_is_told_and_costs_nothing_else() {
-    let good = build::Table::default();
+    let good = made::Table::default();
     let problem = |at, to: &[u8]| {
         let bytes = damaged(&good, at, to);
         let table = Table::new(&bytes).unwrap();
@@ -154,8 +151,8 @@ fn a_damaged_descriptor_is_told_and_costs_nothing_else() {
     assert_eq!(problem(SSNS + 14, &[15, 0]), (Descriptor::Ssns, "transport address", Problem::Length(15)));
     assert_eq!(problem(SSNS + 16, &far), (Descriptor::Ssns, "transport service id", Problem::OutsideHeap));
     assert_eq!(problem(SSNS + 58, &[0, 0]), (Descriptor::Ssns, "subsystem NQN", Problem::Missing));
-    let odd = build::Table {
-        ssns: vec![build::Ssns { nqn: "nqn.\u{1b}[2J".to_owned(), ..build::Ssns::default() }],
+    let odd = made::Table {
+        ssns: vec![made::Ssns { nqn: "nqn.\u{1b}[2J".to_owned(), ..made::Ssns::default() }],
         ..good.clone()
     };
     let bytes = odd.bytes();
@@ -166,10 +163,10 @@ fn a_damaged_descriptor_is_told_and_costs_nothing_else() {
 
 #[test]
 fn what_can_be_done_without_is_left_out() {
-    let good = build::Table {
-        hfis: vec![build::Hfi { host_name: "\u{7}".to_owned(), ..build::Hfi::default() }],
-        ssns: vec![build::Ssns { extended: Some(Extended::default()), ..build::Ssns::default() }],
-        ..build::Table::default()
+    let good = made::Table {
+        hfis: vec![made::Hfi { host_name: "\u{7}".to_owned(), ..made::Hfi::default() }],
+        ssns: vec![made::Ssns { extended: Some(Extended::default()), ..made::Ssns::default() }],
+        ..made::Table::default()
     };
     let bytes = damaged(&good, SSNS + 48, &[0xff, 0xff, 0, 0, 1, 0]);
     let table = Table::new(&bytes).unwrap();
@@ -185,10 +182,10 @@ fn what_can_be_done_without_is_left_out() {
 
 #[test]
 fn what_is_marked_as_not_valid_is_not_there() {
-    let good = build::Table {
-        security: vec![build::Security::default()],
-        discovery: vec![build::Discovery::default()],
-        ..build::Table::default()
+    let good = made::Table {
+        security: vec![made::Security::default()],
+        discovery: vec![made::Discovery::default()],
+        ..made::Table::default()
     };
     let mut bytes = good.bytes();
     bytes[HOST + 1] = 0;
@@ -206,8 +203,8 @@ fn what_is_marked_as_not_valid_is_not_there() {
 #[test]
 fn digests_count_only_with_the_valid_flag() {
     let table = |trflags| {
-        let ssns = build::Ssns { trflags, ..build::Ssns::default() };
-        build::Table { ssns: vec![ssns], ..build::Table::default() }.bytes()
+        let ssns = made::Ssns { trflags, ..made::Ssns::default() };
+        made::Table { ssns: vec![ssns], ..made::Table::default() }.bytes()
     };
     for (trflags, header, data) in [(0b110, false, false), (0b011, true, false), (0b101, false, true)] {
         let bytes = table(trflags);
@@ -223,9 +220,9 @@ fn what_revision_1_1_added() {
         diagnostics: None,
         ..Extended::default()
     };
-    let hfi = build::Hfi { client_id: Some((vec![1, 2, 3, 4], vec![4, 0, 9])), flags: 9, ..build::Hfi::default() };
-    let ssns = build::Ssns { extended: Some(extended), traddr: ip("fe80::1"), ..build::Ssns::default() };
-    let table = build::Table { minor_revision: 1, hfis: vec![hfi], ssns: vec![ssns], ..build::Table::default() };
+    let hfi = made::Hfi { client_id: Some((vec![1, 2, 3, 4], vec![4, 0, 9])), flags: 9, ..made::Hfi::default() };
+    let ssns = made::Ssns { extended: Some(extended), traddr: ip("fe80::1"), ..made::Ssns::default() };
+    let table = made::Table { minor_revision: 1, hfis: vec![hfi], ssns: vec![ssns], ..made::Table::default() };
     let bytes = table.bytes();
     let view = Table::new(&bytes).unwrap();
     let hfi = view.hfis().next().unwrap().unwrap();
@@ -238,15 +235,15 @@ fn what_revision_1_1_added() {
 
 #[test]
 fn every_single_byte_may_be_wrong() {
-    let table = build::Table {
-        hfis: vec![build::Hfi { client_id: Some((vec![0; 4], vec![9; 20])), ..build::Hfi::default() }],
-        ssns: vec![build::Ssns {
+    let table = made::Table {
+        hfis: vec![made::Hfi { client_id: Some((vec![0; 4], vec![9; 20])), ..made::Hfi::default() }],
+        ssns: vec![made::Ssns {
             extended: Some(Extended { diagnostics: Some([1; 5]), ..Extended::default() }),
-            ..build::Ssns::default()
+            ..made::Ssns::default()
         }],
-        security: vec![build::Security::default()],
-        discovery: vec![build::Discovery::default()],
-        ..build::Table::default()
+        security: vec![made::Security::default()],
+        discovery: vec![made::Discovery::default()],
+        ..made::Table::default()
     };
     let good = table.bytes();
     for at in (0..good.len()).filter(|at| *at != 9) {
