@@ -9,7 +9,7 @@ _stas() {
     # `stas NAME …` is NAME.
     if [[ $name == stas ]]; then
         if ((COMP_CWORD == 1)); then
-            COMPREPLY=($(compgen -W 'run stafd stacd stafctl stacctl stasadm tree -h --help -v --version' -- "$cur"))
+            COMPREPLY=($(compgen -W 'run stafd stacd stafctl stacctl stasadm tree nbft -h --help -v --version' -- "$cur"))
             return
         fi
         name=${COMP_WORDS[1]} first=2
@@ -54,6 +54,7 @@ _stas() {
         stafctl:ls | stacctl:ls | stafctl:adlp) words='-d --detailed -o --output' ;;
         stafctl:status | stacctl:status | stafctl:watch | stacctl:watch) words='-o --output' ;;
         tree:) words='-o --output -h --help' ;;
+        nbft:) words='-f --file -o --output -h --help' ;;
         stasadm:)
             words='hostnqn hostid set-symname clear-symname check convert -c --conf-file -h --help -v --version'
             ;;

@@ -48,7 +48,7 @@ for program in stas stafd stacd stafctl stacctl stasadm
     complete -c $program -n '__stas_wants_command stafctl stacctl' -a watch -d 'a line for each change'
     complete -c $program -n '__stas_wants_command stafctl stacctl' -a tron -d 'trace on'
     complete -c $program -n '__stas_wants_command stafctl stacctl' -a troff -d 'trace off'
-    complete -c $program -n '__stas_is stafctl stacctl tree' -s o -l output -xa json -d 'output format'
+    complete -c $program -n '__stas_is stafctl stacctl tree nbft' -s o -l output -xa json -d 'output format'
     complete -c $program -n '__stas_is stafctl stacctl -- ls adlp' -s d -l detailed -d 'show more'
     complete -c $program -n '__stas_is stafctl -- dlp' -s a -l traddr -x -d 'address of the discovery controller'
     complete -c $program -n '__stas_is stafctl -- dlp' -s s -l trsvcid -x -d 'its port'
@@ -58,6 +58,8 @@ for program in stas stafd stacd stafctl stacctl stasadm
         -d 'interface of this host'
     complete -c $program -n '__stas_is stafctl -- dlp' -s w -l host-traddr -x -d 'address of this host'
     complete -c $program -n '__stas_is stafctl -- dlp' -s q -l host-nqn -x -d 'NQN of this host'
+
+    complete -c $program -n '__stas_is nbft' -s f -l file -rF -d 'a copy of a table'
 
     complete -c $program -n '__stas_wants_command stasadm' -a hostnqn -d 'make the host NQN'
     complete -c $program -n '__stas_wants_command stasadm' -a hostid -d 'make the host identifier'
@@ -76,4 +78,4 @@ for program in stas stafd stacd stafctl stacctl stasadm
     complete -c $program -s v -l version -d 'print the version'
 end
 
-complete -c stas -n 'test (count (commandline -opc)) -eq 1' -a 'run stafd stacd stafctl stacctl stasadm tree'
+complete -c stas -n 'test (count (commandline -opc)) -eq 1' -a 'run stafd stacd stafctl stacctl stasadm tree nbft'

@@ -16,10 +16,12 @@ use stas::config::settings::IpFamily;
 use stas::config::{parse_exclusions, parse_source};
 use stas::core::device::ControllerKind;
 use stas::core::exclusion::HostExclusion;
-use stas::core::tid::{Spelling, Transport, TransportId, canonical_address};
+use stas::core::nbft::Nbft;
+use stas::core::tid::{NQN_MAX, Spelling, Transport, TransportId, canonical_address, is_usable_address};
 use stas::helper::message::{ConnectRequest, Failure};
 use stas::kernel::{admin, fabrics, sysfs};
 use stas::wire::discovery::{Entry, LogPage, MAX_RECORDS};
+use stas::wire::nbft::{self, Table};
 use stas::wire::pdu::{self, Answer};
 use stas::wire::supported::SupportedLogPages;
 use stas::wire::uevent::{NvmeEvent, Uevent};
@@ -286,7 +288,7 @@ impl Avahi {
                     for announcement in set {
                         let tid = announcement.transport_id(true, "");
                         adds_no_option(tid.trsvcid(), tid.subsysnqn(), tid.traddr());
-                        assert!(stas::core::tid::is_usable_address(tid.transport(), tid.traddr()), "{tid}");
+                        assert!(is_usable_address(tid.transport(), tid.traddr()), "{tid}");
                     }
                 }
                 BusEvent::AvahiComplaint(why) => {
@@ -331,5 +333,55 @@ pub fn sources(data: &[u8]) {
             let line = finding.to_string();
             assert!(!line.contains(char::is_control) && !line.contains("hunter2"), "{line}");
         }
+    }
+}
+
+/// A boot table of the firmware; as it is, and with a checksum made right, for the fuzzer would not find it.
+pub fn nbft(data: &[u8]) {
+    boot_table(data);
+    let mut sealed = data.to_vec();
+    let length = data.get(4..8).and_then(|length| length.try_into().ok()).map_or(0, u32::from_le_bytes);
+    let sum = data.iter().take(length as usize).fold(0u8, |sum, byte| sum.wrapping_add(*byte));
+    if let Some(checksum) = sealed.get_mut(9) {
+        *checksum = checksum.wrapping_sub(sum);
+    }
+    boot_table(&sealed);
+}
+
+fn boot_table(data: &[u8]) {
+    let table = match Table::new(data) {
+        Ok(table) => table,
+        Err(error) => return assert!(!error.to_string().is_empty()),
+    };
+    assert!(nbft::FRAME_SIZE <= table.length() && table.length() <= data.len());
+    let clean = |text: &str| assert!(!text.chars().any(char::is_control), "{text:?}");
+    let mut asked = Nbft::default();
+    asked.add("NBFT", &table);
+    asked.add("NBFT2", &table);
+    for table in &asked.tables {
+        clean(&table.oem);
+        table.remarks.iter().for_each(|remark| clean(remark));
+        table.rejected.iter().for_each(|rejected| clean(&rejected.why.to_string()));
+        for interface in &table.interfaces {
+            assert!(interface.prefix.is_none_or(|prefix| prefix <= 128) && interface.vlan != Some(0));
+            interface.host_name.iter().for_each(|name| clean(name));
+        }
+        for subsystem in &table.subsystems {
+            assert!(subsystem.hfis.iter().all(|hfi| table.interface(*hfi).is_some()));
+        }
+    }
+    let paths = asked.paths();
+    assert!(paths.len() <= 1024);
+    for (at, path) in paths.iter().enumerate() {
+        let id = path.transport_id("eth0", true);
+        assert!(id.subsysnqn().len() <= NQN_MAX && id.host_nqn().len() <= NQN_MAX);
+        assert!(is_usable_address(Transport::Tcp, id.traddr()), "{id}");
+        adds_no_option(id.trsvcid(), id.subsysnqn(), id.traddr());
+        // What comes before it has no lower priority, and the second table adds nothing.
+        assert!(at == 0 || paths[at - 1].primary || !path.primary);
+        assert!(path.namespaces.len() >= 2 || paths.len() == 1024);
+    }
+    for (_, _, discovery) in asked.discovery_controllers() {
+        adds_no_option(&discovery.trsvcid.to_string(), &discovery.subsysnqn, &discovery.traddr);
     }
 }

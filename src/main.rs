@@ -18,13 +18,14 @@ Names:
   stafctl  asks the finder
   stacctl  asks the connector
   tree     shows what is connected, from both
+  nbft     shows the firmware's boot tables
   stasadm  names this host, and checks the configuration
 
 Each has --help. -v or --version prints the version.
 ";
 
 /// Names that only count as the first word: links of such common names would be in the way of other programs.
-const SUBCOMMANDS: [&str; 2] = ["run", "tree"];
+const SUBCOMMANDS: [&str; 3] = ["run", "tree", "nbft"];
 
 fn main() -> ExitCode {
     let mut args: Vec<OsString> = std::env::args_os().collect();
@@ -61,6 +62,7 @@ fn find(name: &str) -> Option<fn(Vec<OsString>) -> ExitCode> {
         "stafctl" => ctl::stafctl,
         "stacctl" => ctl::stacctl,
         "tree" => ctl::tree,
+        "nbft" => ctl::nbft,
         "stasadm" => ctl::stasadm,
         _ => return None,
     })

@@ -6,6 +6,9 @@
 #[path = "../fuzz/entry.rs"]
 mod entry;
 
+#[path = "build/nbft.rs"]
+mod tables;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
@@ -66,6 +69,11 @@ fn avahi() {
     for (name, announced) in announced {
         assert_eq!(entry::avahi_announcements(&avahi_seeds()[name]), announced, "{name}");
     }
+}
+
+#[test]
+fn nbft() {
+    run("nbft", nbft_seeds(), entry::nbft);
 }
 
 #[test]
@@ -249,6 +257,48 @@ fn pdu_seeds() -> Seeds {
         ("ssh", b"SSH-2.0-OpenSSH_9.2\r\n".to_vec()),
         ("tls-alert", vec![0x15, 3, 3, 0, 2, 2, 10]),
         ("nothing", vec![]),
+    ])
+}
+
+fn nbft_seeds() -> Seeds {
+    use tables::{DISCOVERY_NQN, Discovery, Extended, Hfi, Security, Ssns, Table, ip, seal};
+    let everything = Table {
+        minor_revision: 1,
+        hfis: vec![
+            Hfi { host_name: "host".to_owned(), client_id: Some((vec![1; 4], vec![4; 18])), ..Hfi::default() },
+            Hfi { index: 2, vlan: 100, flags: 7, address: ip("2001:db8::2"), prefix: 64, ..Hfi::default() },
+        ],
+        ssns: vec![
+            Ssns {
+                discovery: 1,
+                secondary_hfis: vec![2],
+                extended: Some(Extended {
+                    cntlid: 7,
+                    asqsz: 32,
+                    dhcp_root_path: Some("nvme+tcp://192.0.2.1:4420/nqn.2026-01.example:root/1".to_owned()),
+                    diagnostics: Some([2, 1, 30, 0, 3]),
+                }),
+                ..Ssns::default()
+            },
+            Ssns { index: 2, flags: 5, security: 1, trflags: 7, traddr: ip("2001:db8::1"), hfi: 2, ..Ssns::default() },
+        ],
+        security: vec![Security { keypath: "/redfish/v1/Keys".to_owned(), ..Security::default() }],
+        discovery: vec![Discovery::default(), Discovery { index: 2, security: 1, ..Discovery::default() }],
+        ..Table::default()
+    };
+    let attempt = Ssns { nqn: DISCOVERY_NQN.to_owned(), flags: 0x141, nsid: 0, discovery: 1, ..Ssns::default() };
+    let empty = Table { hfis: vec![], ssns: vec![], ..Table::default() };
+    let many = Table { ssns: vec![Ssns { secondary_hfis: vec![1; 300], ..Ssns::default() }; 20], ..Table::default() };
+    let mut outside = Table::default().bytes();
+    outside[tables::HFIS + 16] = 0xff;
+    Seeds::from([
+        ("one-path", Table::default().bytes()),
+        ("everything", everything.bytes()),
+        ("attempt", Table { ssns: vec![attempt], discovery: vec![Discovery::default()], ..Table::default() }.bytes()),
+        ("empty", empty.bytes()),
+        ("many", many.bytes()),
+        ("outside-heap", seal(outside)),
+        ("cut", Table::default().bytes()[..200].to_vec()),
     ])
 }
 

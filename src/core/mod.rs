@@ -20,6 +20,7 @@ pub mod exclusion;
 pub mod finder;
 pub mod host;
 pub mod links;
+pub mod nbft;
 pub mod note;
 pub mod page;
 pub mod policy;

@@ -1,5 +1,5 @@
-//! The command line tools: `stafctl` and `stacctl`, which ask a running daemon; `stas tree`, which asks both; `stasadm`, which
-//! asks none.
+//! The command line tools: `stafctl` and `stacctl`, which ask a running daemon; `stas tree`, which asks both; `stasadm` and
+//! `stas nbft`, which ask none.
 //!
 //! Tables are for people, `-o json` is for programs and has the keys that D-Bus has. Talking to a daemon may block here,
 //! for [`client::TIMEOUT`] at most. Nothing here touches devices.
@@ -7,6 +7,7 @@
 mod admin;
 pub mod client;
 mod json;
+mod nbft;
 mod options;
 mod show;
 mod table;
@@ -18,6 +19,7 @@ use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
 pub use admin::stasadm;
+pub use nbft::nbft;
 
 use crate::bus::Role;
 use client::{Client, Failure, Places};

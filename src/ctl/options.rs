@@ -115,7 +115,7 @@ pub fn parse_tree(args: Vec<OsString>) -> Result<TreeRequest, String> {
     Ok(TreeRequest::Show { json })
 }
 
-fn wants_json(args: &mut Arguments) -> Result<bool, String> {
+pub fn wants_json(args: &mut Arguments) -> Result<bool, String> {
     match optional(args, ["-o", "--output"])?.as_deref() {
         None => Ok(false),
         Some("json") => Ok(true),
@@ -123,7 +123,7 @@ fn wants_json(args: &mut Arguments) -> Result<bool, String> {
     }
 }
 
-fn nothing_more(args: Arguments) -> Result<(), String> {
+pub fn nothing_more(args: Arguments) -> Result<(), String> {
     match args.finish().first() {
         None => Ok(()),
         Some(extra) => Err(format!("'{}' is not understood here", extra.to_string_lossy())),

@@ -36,6 +36,7 @@ mod interop;
 mod logs;
 mod mdns;
 mod module;
+mod nbft;
 mod notify;
 mod one_process;
 mod outage;

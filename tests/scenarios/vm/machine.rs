@@ -7,7 +7,7 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -27,6 +27,8 @@ pub struct Machine<'a> {
     pub initramfs: &'a Path,
     /// The image of a disk, which the guest can only read.
     pub disk: Option<&'a Path>,
+    /// Tables from the firmware besides QEMU's own.
+    pub acpi_tables: &'a [PathBuf],
     /// The path of the test function.
     pub scenario: &'a str,
     /// After so long it is killed.
@@ -81,6 +83,9 @@ impl Machine<'_> {
         if let Some(disk) = self.disk {
             let drive = format!("file={},format=raw,if=none,readonly=on,id=disk", disk.display());
             command.args(["-drive", &drive, "-device", "virtio-blk-pci,drive=disk"]);
+        }
+        for table in self.acpi_tables {
+            command.args(["-acpitable", &format!("file={}", table.display())]);
         }
         let fixed = "console=ttyS0 rdinit=/init quiet panic=-1 mitigations=off nokaslr no_timer_check";
         let logging = "printk.devkmsg=on log_buf_len=4M";

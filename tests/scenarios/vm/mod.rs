@@ -42,11 +42,18 @@ pub struct Scenario {
     limit: Duration,
     narrated: bool,
     debian: bool,
+    acpi_tables: Vec<Vec<u8>>,
 }
 
 impl Scenario {
     pub fn new() -> Self {
-        Scenario { kernel: Kernel::V6_12, limit: Duration::from_secs(120), narrated: false, debian: false }
+        Scenario {
+            kernel: Kernel::V6_12,
+            limit: Duration::from_secs(120),
+            narrated: false,
+            debian: false,
+            acpi_tables: vec![],
+        }
     }
 
     pub fn kernel(mut self, kernel: Kernel) -> Self {
@@ -63,6 +70,12 @@ impl Scenario {
     /// With the disk that [`Guest::debian`] needs.
     pub fn with_debian(mut self) -> Self {
         self.debian = true;
+        self
+    }
+
+    /// With this table from the firmware; it may be called again. QEMU sets length and checksum.
+    pub fn acpi_table(mut self, table: Vec<u8>) -> Self {
+        self.acpi_tables.push(table);
         self
     }
 
@@ -100,17 +113,26 @@ impl Scenario {
         let image = in_directory(&vm.join("run"), &format!("{file}.cpio"))?;
         initramfs::build(&kernel.join("initramfs.cpio"), &image)
             .map_err(|error| format!("cannot make the guest's file system {}: {error}", image.display()))?;
+        let mut acpi_tables = vec![];
+        for (number, table) in self.acpi_tables.iter().enumerate() {
+            let path = in_directory(&vm.join("run"), &format!("{file}.acpi{number}"))?;
+            fs::write(&path, table).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+            acpi_tables.push(path);
+        }
         let machine = Machine {
             kernel: &kernel.join("vmlinux"),
             initramfs: &image,
             disk: self.debian.then_some(&disk),
+            acpi_tables: &acpi_tables,
             scenario: test,
             limit: self.limit,
             log: &log,
             narrated: self.narrated,
         };
         let report = machine.run();
-        let _ = fs::remove_file(&image);
+        for path in acpi_tables.iter().chain([&image]) {
+            let _ = fs::remove_file(path);
+        }
         let report =
             report.map_err(|error| format!("cannot run QEMU: {error}; tests/setup installs what is missing"))?;
         self.judge(test, &report).map_err(|why| format!("{why}\nThe guest's log is {}", log.display()))
