@@ -73,8 +73,8 @@ impl Connector {
     }
 
     /// Takes in that these are all the discovery controllers that there are; see [`Ledger::follow_sources`].
-    pub fn follow_sources(&mut self, sources: BTreeSet<Rc<TransportId>>) {
-        self.ledger.follow_sources(sources);
+    pub fn follow_sources(&mut self, sources: BTreeSet<Rc<TransportId>>, is_announced: impl Fn(&TransportId) -> bool) {
+        self.ledger.follow_sources(sources, is_announced);
     }
 
     fn carry_out(&mut self, now: Instant, verdict: Verdict, links: &mut Links) {
