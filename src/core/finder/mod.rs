@@ -116,6 +116,8 @@ pub struct Finder {
     remembered: BTreeMap<Rc<TransportId>, Duration>,
     /// By lister: the referrals known from an earlier run, until the first configuration.
     remembered_referrals: BTreeMap<Rc<TransportId>, BTreeSet<Rc<TransportId>>>,
+    /// All of these.
+    known_before: BTreeSet<Rc<TransportId>>,
 }
 
 impl Finder {
@@ -140,6 +142,7 @@ impl Finder {
             aging: Aging::default(),
             remembered: BTreeMap::new(),
             remembered_referrals: BTreeMap::new(),
+            known_before: BTreeSet::new(),
         }
     }
 
@@ -176,6 +179,7 @@ impl Finder {
         }
         self.follow_configuration(now, links);
         self.remembered_referrals.clear();
+        self.known_before.clear();
         links.dispose_of_leftovers(now, ControllerKind::Discovery, Disposal::Disconnect);
     }
 

@@ -39,6 +39,7 @@ impl Finder {
     /// An earlier run knew that these refer to `referred`.
     pub fn remember_referral(&mut self, referred: &Rc<TransportId>, listers: &[Rc<TransportId>]) {
         for lister in listers {
+            self.known_before.insert(referred.clone());
             self.remembered_referrals.entry(lister.clone()).or_default().insert(referred.clone());
         }
     }
@@ -117,20 +118,22 @@ impl Finder {
         let options = Rc::new(self.policy.options().clone());
         let mut bounded = Bounded::default();
         loop {
-            let reached = self.reach();
+            let mut reached = self.reach();
             let is_referral = |tid: &&Rc<TransportId>| self.origin(tid) == Some(Origin::Referral);
             let mut room = MAX_REFERRALS.saturating_sub(reached.keys().filter(is_referral).count());
             let mut leads_further = false;
             for (depth, tid, lister) in self.newly_referred(&reached) {
-                if depth > MAX_DEPTH {
+                let is_new = !self.known_before.contains(&tid);
+                if is_new && depth > MAX_DEPTH {
                     bounded.depth = true;
-                } else if self.is_known_by_another_name(&tid) {
+                } else if is_new && self.is_known_by_another_name(&tid, &reached) {
                     continue;
-                } else if room == 0 {
+                } else if is_new && room == 0 {
                     bounded.number = true;
                 } else {
-                    room -= 1;
+                    room = room.saturating_sub(1);
                     leads_further |= !self.enter(&tid, Origin::Referral).referrals.is_empty();
+                    reached.insert(tid.clone(), depth);
                     self.actions.push_back(Action::Note(Note::Referred { id: link_id(&tid), by: link_id(&lister) }));
                     links.want(now, link_id(&tid), options.clone());
                 }
@@ -159,12 +162,13 @@ impl Finder {
         nearest.into_iter().map(|(tid, (depth, lister))| (depth, tid.clone(), lister.clone())).collect()
     }
 
-    /// Whether a controller is wanted already, by another name at the same place: what answers to the well-known NQN there is
+    /// Whether a controller is one of these already, by another name at the same place: what answers to the well-known NQN there is
     /// what has the unique one (TP8013), unless it told another.
-    fn is_known_by_another_name(&self, tid: &Rc<TransportId>) -> bool {
+    fn is_known_by_another_name(&self, tid: &Rc<TransportId>, reached: &BTreeMap<Rc<TransportId>, usize>) -> bool {
         let id = link_id(tid);
         let neighbours = self.controllers.range(id.first_of_place().tid..);
-        let mut neighbours = neighbours.take_while(|(other, _)| link_id(other).is_same_place(&id));
+        let neighbours = neighbours.take_while(|(other, _)| link_id(other).is_same_place(&id));
+        let mut neighbours = neighbours.filter(|(other, _)| reached.contains_key(*other));
         neighbours.any(|(other, discovery)| {
             let is_pinned_alike = (tid.host_traddr(), tid.host_iface(), tid.host_nqn())
                 == (other.host_traddr(), other.host_iface(), other.host_nqn());

@@ -64,6 +64,7 @@ struct World {
 }
 
 /// What the configuration files say.
+#[derive(Clone)]
 struct Settings {
     discovery: Vec<ControllerEntry>,
     io: Vec<ControllerEntry>,
