@@ -89,6 +89,17 @@ impl Ledger {
         verdict
     }
 
+    /// Says of every path in other words what it is, and from whom it is known.
+    pub fn translate(&mut self, word: impl Fn(&Rc<TransportId>, &TransportId) -> Rc<TransportId>) {
+        let listed = std::mem::take(&mut self.by_source);
+        self.by_path.clear();
+        for (source, paths) in listed {
+            for path in paths {
+                self.remember(&source, &word(&path, &source));
+            }
+        }
+    }
+
     /// Notes that these are all the discovery controllers that there are, without the administrator having said so: announced
     /// ones and referrals come and go. A referral that comes before all newcomers are heard may be a newcomer's, and part of
     /// what it has to say: it is waited for, too.

@@ -125,13 +125,12 @@ impl<'a> Listed<'a> {
         if transport.is_ip() && !matches!(trsvcid.parse::<u16>(), Ok(1..)) {
             return Err(format!("{trsvcid:?} is not a port"));
         }
-        let same_fabric = transport.is_ip() == from.transport().is_ip();
         let spelling = Spelling {
             traddr: &traddr,
             trsvcid: if transport.is_ip() { trsvcid } else { "" },
             subsysnqn,
-            host_traddr: if same_fabric { from.host_traddr() } else { "" },
-            host_iface: if transport == Transport::Tcp && same_fabric { from.host_iface() } else { "" },
+            host_traddr: if transport.is_ip() == from.transport().is_ip() { from.host_traddr() } else { "" },
+            host_iface: inherited_iface(transport, from),
             host_nqn: from.host_nqn(),
         };
         Ok(Some((kind, TransportId::new(transport, spelling))))
@@ -147,6 +146,14 @@ impl<'a> Listed<'a> {
             }
             _ => self.traddr.into(),
         }
+    }
+}
+
+/// The interface that a controller is bound to for having been listed by this one.
+pub fn inherited_iface(transport: Transport, from: &TransportId) -> &str {
+    match (transport, from.transport()) {
+        (Transport::Tcp, Transport::Tcp | Transport::Rdma) => from.host_iface(),
+        _ => "",
     }
 }
 

@@ -408,12 +408,84 @@ fn a_referral_to_a_known_controller_by_another_name_is_not_followed() {
 }
 
 #[test]
+fn a_referral_takes_over_from_the_other_name_that_is_dropped() {
+    let mut world = World::with_discovery();
+    world.page(&[&format!(">{UNIQUE}@{B}")]);
+    world.connect_as(B, "nvme5", UNIQUE);
+    world.page_of("nvme5", &[PATH]);
+    world.connect("192.0.2.9", "nvme1");
+    // By the other name from now on, and back.
+    for configured in [true, false] {
+        world.settings.discovery = vec![entry(DC, "")];
+        world.settings.discovery.extend(configured.then(|| entry(B, "")));
+        world.configure();
+        assert_eq!(world.disconnecting(), [""; 0]);
+        while !world.page_reads.is_empty() {
+            world.page_of("nvme5", &[PATH]);
+        }
+    }
+    assert_eq!((world.roster(), world.device_of(&io(PATH))), (2, Some("nvme1")));
+    world.assert_nothing_to_do();
+
+    let mut world = World::new();
+    world.settings.discovery = vec![entry(DC, ""), entry(B, "")];
+    world.configure();
+    world.answer_probe(DC);
+    world.answer_probe(B);
+    world.connect_ok("nvme0");
+    world.connect_as(B, "nvme5", UNIQUE);
+    world.page_of("nvme0", &[&format!(">{UNIQUE}@{B}")]);
+    world.page_of("nvme5", &[PATH]);
+    world.connect("192.0.2.9", "nvme1");
+    assert_eq!(world.roster(), 2);
+    world.settings.discovery.pop();
+    world.configure();
+    assert_eq!((world.roster(), world.disconnecting()), (2, vec![]));
+    world.page_of("nvme5", &[PATH]);
+    assert_eq!(world.device_of(&io(PATH)), Some("nvme1"));
+    world.assert_nothing_to_do();
+}
+
+#[test]
 fn a_name_that_turns_out_to_be_anothers_is_followed_then() {
     let mut world = World::with_discovery();
     world.page(&[&format!(">{B}"), &format!(">nqn.other@{B}")]);
     assert_eq!(world.roster(), 2);
     world.connect_as(B, "nvme5", UNIQUE);
     assert_eq!(world.roster(), 3);
+}
+
+/// The connector's configuration decides, whatever the finder's says.
+#[test]
+fn with_ignore_iface_no_path_is_bound_to_the_interface_of_its_source() {
+    let bound = "nqn.a@192.0.2.9%eth1";
+    let report = || Report {
+        source: link(ControllerKind::Discovery, DC, "8009", DISCOVERY_NQN, "eth1").tid,
+        testimony: fresh(&[bound]),
+        referrals: BTreeSet::new(),
+        origin: Origin::Configured,
+        connected: true,
+    };
+    let mut world = World::with_roles(CONNECTOR);
+    world.settings.ignore_iface = true;
+    world.configure();
+    world.event(Event::FinderReports(vec![report()]));
+    world.connect("192.0.2.9", "nvme1");
+    assert_eq!(world.device_of(&io(PATH)), Some("nvme1"));
+    for ignore_iface in [false, true] {
+        world.removed("nvme1");
+        world.probes.clear();
+        world.settings.ignore_iface = ignore_iface;
+        world.configure();
+        world.connect("192.0.2.9", "nvme1");
+        world.pass_secs(60);
+        assert_eq!(world.device_of(&io(if ignore_iface { PATH } else { bound })), Some("nvme1"));
+        world.event(Event::FinderReports(vec![report()]));
+        world.assert_nothing_to_do();
+    }
+    world.settings.ignore_iface = false;
+    world.configure();
+    assert_eq!((world.probing(), world.disconnecting()), (vec!["192.0.2.9"], vec![]), "it goes through another one");
 }
 
 #[test]
