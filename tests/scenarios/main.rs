@@ -38,6 +38,7 @@ mod module;
 mod notify;
 mod one_process;
 mod outage;
+mod referrals;
 mod reload;
 mod restart;
 mod sim;
