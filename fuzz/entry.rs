@@ -12,7 +12,8 @@ use stas::bus::avahi::AvahiClient;
 use stas::bus::message::{self, Message};
 use stas::bus::{BUS_NAME, BUS_PATH, BusEvent};
 use stas::config::settings::IpFamily;
-use stas::core::tid::canonical_address;
+use stas::core::page::{Contents, Page, is_nqn};
+use stas::core::tid::{Spelling, Transport, TransportId, canonical_address, is_usable_address};
 use stas::helper::message::{ConnectRequest, Failure};
 use stas::kernel::{admin, fabrics, sysfs};
 use stas::wire::discovery::{Entry, LogPage, MAX_RECORDS};
@@ -26,10 +27,25 @@ pub fn log_page(data: &[u8]) {
         Ok(page) => {
             assert!(page.numrec() <= MAX_RECORDS && page.entries().len() as u64 == page.numrec());
             page.entries().iter().for_each(entry);
+            leads_somewhere(data);
         }
         Err(error) => assert!(!error.to_string().is_empty()),
     }
     read_from_hostile_controller(data);
+}
+
+/// Whatever a page refers to, it is an address that can be asked for, reached as the page was.
+fn leads_somewhere(data: &[u8]) {
+    let lister = Spelling { traddr: "fe80::1%eth0", trsvcid: "8009", host_iface: "eth0", ..Spelling::default() };
+    let lister = TransportId::new(Transport::Tcp, lister);
+    let Ok(page) = Page::new(data.into()) else { panic!("it was a page a moment ago") };
+    let Contents { paths, referrals, complaints } = Contents::of_page(&page, &lister);
+    assert!(paths.len() + referrals.len() + complaints.len() <= page.entries().len());
+    for tid in paths.iter().chain(&referrals) {
+        assert!(is_usable_address(tid.transport(), tid.traddr()), "{tid}");
+        assert!(is_nqn(tid.subsysnqn()) && matches!(tid.host_iface(), "" | "eth0"), "{tid}");
+        assert_eq!(canonical_address(tid.transport(), tid.traddr()), tid.traddr());
+    }
 }
 
 fn entry(entry: &Entry) {
@@ -47,7 +63,7 @@ fn entry(entry: &Entry) {
 
 /// Whatever an entry says, the option string made of it has the options we chose.
 fn adds_no_option(trsvcid: &str, nqn: &str, traddr: &str) {
-    let traddr = canonical_address(stas::core::tid::Transport::Tcp, traddr);
+    let traddr = canonical_address(Transport::Tcp, traddr);
     let given = 2 + usize::from(!trsvcid.is_empty()) + usize::from(!traddr.is_empty());
     let request = ConnectRequest {
         nqn: nqn.to_owned(),

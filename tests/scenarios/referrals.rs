@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use crate::guest::{Controller, Daemon, Guest, Namespace, Subsystem};
 use crate::sim::log::SUBTYPE_NVME;
 use crate::sim::{DISCOVERY_NQN, DcType, Entry, Kind, Recording, Simulator};
-use crate::stas::{Form, KERNEL_WAITS, Part, SOON, STACD_CONF, STAFD_CONF, Stas, controller, nqn};
+use crate::stas::{Form, KERNEL_WAITS, Part, SOON, STACD_CONF, STAFD_CONF, Stas, controller, io_controller, nqn};
 use crate::vm::{Kernel, Scenario, scenario};
 
 /// Discovery controllers at ports 8009 and up, and what they may list at port 4420.
@@ -299,6 +299,34 @@ fn two_names(guest: &Guest) {
         guest.assert_untouched(&storage);
         assert_eq!(guest.controllers().len(), 4);
     }
+}
+
+/// What one controller is given in the configuration holds for it alone; a referral gets what holds for all.
+#[test]
+fn options_of_one_controller() {
+    scenario(|guest| {
+        let fabric = Fabric::new(guest, 2, 2);
+        fabric.list(0, &[], &[1]);
+        fabric.list(1, &[0], &[]);
+        let finds = format!("kato = 11\n{}kato = 7\nctrl-loss-tmo = 77\n", controller("127.0.0.1", 8009));
+        guest.write(STAFD_CONF, &finds);
+        let connects = io_controller("127.0.0.1", 4420, &fabric.disks[1].nqn) + "kato = 9\nreconnect-delay = 6\n";
+        guest.write(STACD_CONF, &format!("kato = 13\nreconnect-delay = 60\n{connects}"));
+        let stas = Stas::start(guest, Form::OneProcess);
+        stas.wait_for_storage(&fabric.nqns(0..2), SOON);
+        fabric.wait_for_roster(&[0, 1]);
+        let attributes = |controller: &Controller| {
+            ["kato", "ctrl_loss_tmo", "reconnect_delay"].map(|attribute| {
+                let value = std::fs::read_to_string(format!("/sys/class/nvme/{}/{attribute}", controller.name));
+                value.unwrap().trim_end().to_owned()
+            })
+        };
+        let mut discovery = fabric.discovery();
+        discovery.sort_by_key(|one| one.address_field("trsvcid").map(str::to_owned));
+        let all: Vec<_> =
+            discovery.iter().chain(&guest.wait_for_storage(&fabric.nqns(0..2), SOON)).map(attributes).collect();
+        assert_eq!(all, [["7", "77", "10"], ["11", "600", "10"], ["13", "600", "60"], ["9", "600", "6"]]);
+    });
 }
 
 /// The far machine's own name for its interface means nothing here; and with `ignore-iface` no path is bound.
