@@ -17,6 +17,7 @@ use stas::config::{parse_exclusions, parse_source};
 use stas::core::device::ControllerKind;
 use stas::core::exclusion::HostExclusion;
 use stas::core::nbft::Nbft;
+use stas::core::page::{Contents, Page, is_nqn};
 use stas::core::tid::{NQN_MAX, Spelling, Transport, TransportId, canonical_address, is_usable_address};
 use stas::helper::message::{ConnectRequest, Failure};
 use stas::kernel::{admin, fabrics, sysfs};
@@ -32,10 +33,25 @@ pub fn log_page(data: &[u8]) {
         Ok(page) => {
             assert!(page.numrec() <= MAX_RECORDS && page.entries().len() as u64 == page.numrec());
             page.entries().iter().for_each(entry);
+            leads_somewhere(data);
         }
         Err(error) => assert!(!error.to_string().is_empty()),
     }
     read_from_hostile_controller(data);
+}
+
+/// Whatever a page refers to, it is an address that can be asked for, reached as the page was.
+fn leads_somewhere(data: &[u8]) {
+    let lister = Spelling { traddr: "fe80::1%eth0", trsvcid: "8009", host_iface: "eth0", ..Spelling::default() };
+    let lister = TransportId::new(Transport::Tcp, lister);
+    let Ok(page) = Page::new(data.into()) else { panic!("it was a page a moment ago") };
+    let Contents { paths, referrals, complaints } = Contents::of_page(&page, &lister);
+    assert!(paths.len() + referrals.len() + complaints.len() <= page.entries().len());
+    for tid in paths.iter().chain(&referrals) {
+        assert!(is_usable_address(tid.transport(), tid.traddr()), "{tid}");
+        assert!(is_nqn(tid.subsysnqn()) && matches!(tid.host_iface(), "" | "eth0"), "{tid}");
+        assert_eq!(canonical_address(tid.transport(), tid.traddr()), tid.traddr());
+    }
 }
 
 fn entry(entry: &Entry) {

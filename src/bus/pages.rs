@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ControllerId;
 use super::objects::Description;
+use crate::core::finder::Origin;
 pub use crate::core::finder::PageState;
 use crate::wire::discovery::Entry;
 
@@ -118,8 +119,8 @@ pub struct FinderPage {
     pub id: ControllerId,
     /// Whether the finder is connected to it; `None` when it did not say.
     pub connected: Option<bool>,
-    /// Whether it is known from an announcement only.
-    pub announced: bool,
+    /// Why the finder knows it; configured when it did not say.
+    pub origin: Origin,
     /// `None` from a finder that does not tell: nvme-stas.
     pub state: Option<PageState>,
     pub entries: Vec<EntryText>,
@@ -153,8 +154,8 @@ impl From<WrittenPage> for FinderPage {
         };
         let states = [PageState::Fresh, PageState::Stale, PageState::None];
         let state = page.controller.state.and_then(|word| states.into_iter().find(|state| state.as_str() == word));
-        let announced = page.controller.origin.as_deref() == Some("discovered");
-        FinderPage { id: page.controller.id, connected, announced, state, entries: page.entries }
+        let origin = page.controller.origin.as_deref().and_then(Origin::parse).unwrap_or(Origin::Configured);
+        FinderPage { id: page.controller.id, connected, origin, state, entries: page.entries }
     }
 }
 
@@ -207,9 +208,11 @@ mod tests {
         let pages = from_json(PUBLISHED).unwrap();
         assert_eq!(pages.len(), 1);
         assert_eq!(pages[0].id.host_nqn, "nqn.host");
-        assert_eq!((pages[0].connected, pages[0].announced), (Some(true), false));
-        let discovered = PUBLISHED.replace("\"device\"", "\"origin\": \"discovered\", \"device\"");
-        assert!(from_json(&discovered).unwrap()[0].announced);
+        assert_eq!((pages[0].connected, pages[0].origin), (Some(true), Origin::Configured));
+        for (word, origin) in [("discovered", Origin::Discovered), ("referral", Origin::Referral)] {
+            let published = PUBLISHED.replace("\"device\"", &format!("\"origin\": \"{word}\", \"device\""));
+            assert_eq!(from_json(&published).unwrap()[0].origin, origin);
+        }
         assert_eq!(pages[0].state, None);
         assert_eq!(pages[0].entries[0].treq, "disable sqflow");
     }

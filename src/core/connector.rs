@@ -42,7 +42,10 @@ impl Connector {
         let (configured, refused) = self.policy.configured();
         self.actions.extend(refused.into_iter().map(Action::Note));
         let before = std::mem::replace(&mut self.configured, configured);
-        let listed: Vec<_> = self.ledger.paths().map(|(path, _)| path.clone()).collect();
+        let listed_before: BTreeSet<_> = self.ledger.paths().map(|(path, _)| path.clone()).collect();
+        self.ledger.translate(|path, source| self.policy.bound(path, source));
+        let listed: BTreeSet<_> = self.ledger.paths().map(|(path, _)| path.clone()).collect();
+        let bound_anew: Vec<_> = listed_before.difference(&listed).cloned().collect();
         let concerned: BTreeSet<_> = before.into_keys().chain(self.configured.keys().cloned()).chain(listed).collect();
         // What is wanted first, so that it can take over a connection that is let go otherwise.
         let (wanted, unwanted): (Vec<_>, Vec<_>) =
@@ -50,11 +53,22 @@ impl Connector {
         for path in wanted.iter().chain(&unwanted) {
             self.decide(now, path, links);
         }
+        // The same path with another binding: it holds for new connections.
+        for path in bound_anew.iter().filter(|path| self.options_of(path).is_none()) {
+            links.unwant(&LinkId { kind: ControllerKind::Io, tid: path.clone() }, Disposal::Keep);
+        }
         links.dispose_of_leftovers(now, ControllerKind::Io, self.disposal());
     }
 
     /// Takes in what a discovery controller says.
     pub fn hear(&mut self, now: Instant, source: &Rc<TransportId>, testimony: Testimony, links: &mut Links) {
+        let bound =
+            |paths: BTreeSet<Rc<TransportId>>| paths.iter().map(|path| self.policy.bound(path, source)).collect();
+        let testimony = match testimony {
+            Testimony::Fresh(paths) => Testimony::Fresh(bound(paths)),
+            Testimony::Stale(paths) => Testimony::Stale(bound(paths)),
+            Testimony::Forgotten => Testimony::Forgotten,
+        };
         let verdict = self.ledger.hear(source, testimony);
         self.carry_out(now, verdict, links);
     }
@@ -73,8 +87,8 @@ impl Connector {
     }
 
     /// Takes in that these are all the discovery controllers that there are; see [`Ledger::follow_sources`].
-    pub fn follow_sources(&mut self, sources: BTreeSet<Rc<TransportId>>) {
-        self.ledger.follow_sources(sources);
+    pub fn follow_sources(&mut self, sources: BTreeSet<Rc<TransportId>>, is_announced: impl Fn(&TransportId) -> bool) {
+        self.ledger.follow_sources(sources, is_announced);
     }
 
     fn carry_out(&mut self, now: Instant, verdict: Verdict, links: &mut Links) {

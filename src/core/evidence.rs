@@ -8,7 +8,9 @@
 //!   same change named instead has been heard: whoever corrects an address or a pinning does not mean to lose the storage behind it.
 //!
 //! Nothing else counts: a controller that is unreachable, a page that could not be read, a daemon or a bus that is away
-//! say nothing against a path. A page that is no longer current ([`Testimony::Stale`]) may add paths, never withdraw them.
+//! say nothing against a path. Nor does it that nobody refers to a controller any more ([`Testimony::Forgotten`]): a cluster
+//! that lists its discovery services as they come and go drops the referral to one that has crashed or moved, while the
+//! storage behind it works on; and zoning shows in the pages that list the storage itself. A page that is no longer current ([`Testimony::Stale`]) may add paths, never withdraw them.
 //! This is the one place that knows the rule.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,8 +25,9 @@ pub enum Testimony {
     Fresh(BTreeSet<Rc<TransportId>>),
     /// It cannot be asked at present; this is what is left of its last page, perhaps nothing.
     Stale(BTreeSet<Rc<TransportId>>),
-    /// It was known from an announcement only, and has been neither announced nor connected for too long. No evidence: what
-    /// it listed is not wanted any more, but what is connected stays.
+    /// It was known from an announcement only, and has been neither announced nor connected for too long; or from referrals
+    /// only, and the last one is gone. It has taken nothing back itself, so this is no evidence: what it listed is not wanted
+    /// any more, but what is connected stays.
     Forgotten,
 }
 
@@ -86,10 +89,25 @@ impl Ledger {
         verdict
     }
 
-    /// Notes that these are all the discovery controllers that there are, without anybody having said so: announced ones
-    /// come and go.
-    pub fn follow_sources(&mut self, sources: BTreeSet<Rc<TransportId>>) {
-        self.newcomers.retain(|source| sources.contains(source));
+    /// Says of every path in other words what it is, and from whom it is known.
+    pub fn translate(&mut self, word: impl Fn(&Rc<TransportId>, &TransportId) -> Rc<TransportId>) {
+        let listed = std::mem::take(&mut self.by_source);
+        self.by_path.clear();
+        for (source, paths) in listed {
+            for path in paths {
+                self.remember(&source, &word(&path, &source));
+            }
+        }
+    }
+
+    /// Notes that these are all the discovery controllers that there are, without the administrator having said so: announced
+    /// ones and referrals come and go. A referral that comes before all newcomers are heard may be a newcomer's, and part of
+    /// what it has to say: it is waited for, too.
+    pub fn follow_sources(&mut self, sources: BTreeSet<Rc<TransportId>>, is_announced: impl Fn(&TransportId) -> bool) {
+        let waits = self.waits_for_any(&sources);
+        let comes = |source: &&Rc<TransportId>| waits && self.is_new(source) && !is_announced(source);
+        let waited_for = self.newcomers.intersection(&sources).chain(sources.iter().filter(comes)).cloned().collect();
+        self.newcomers = waited_for;
         self.known = Some(sources);
     }
 
@@ -106,10 +124,10 @@ impl Ledger {
         // An unheard newcomer stands for what those listed in whose place it came.
         let spoke = self.by_source.keys().chain(&self.newcomers);
         let leave: Vec<_> = spoke.filter(|source| was_there(source) && !sources.contains(*source)).collect();
+        let waits = !leave.is_empty() || self.waits_for_any(&sources);
         let comes = |source: &&Rc<TransportId>| {
-            let is_new = !self.by_source.contains_key(*source) && !self.knows(source);
             let takes_over = || !self.fresh.contains(*source) && leave.iter().any(|one| one.is_same_address(source));
-            !leave.is_empty() && !is_announced(source) && (is_new || takes_over())
+            !is_announced(source) && (waits && self.is_new(source) || takes_over())
         };
         let waited_for = self.newcomers.intersection(&sources).chain(sources.iter().filter(comes)).cloned().collect();
         self.newcomers = waited_for;
@@ -122,6 +140,14 @@ impl Ledger {
 
     fn knows(&self, source: &TransportId) -> bool {
         self.known.as_ref().is_some_and(|known| known.contains(source))
+    }
+
+    fn is_new(&self, source: &TransportId) -> bool {
+        !self.by_source.contains_key(source) && !self.knows(source)
+    }
+
+    fn waits_for_any(&self, sources: &BTreeSet<Rc<TransportId>>) -> bool {
+        !self.newcomers.is_disjoint(sources)
     }
 
     fn void_dropped(&mut self, verdict: &mut Verdict) {
@@ -298,7 +324,7 @@ mod tests {
         let mut ledger = Ledger::default();
         ledger.hear_all_sources([named("old")].into(), |_| false);
         ledger.hear(&named("old"), fresh(&["a"]));
-        ledger.follow_sources([named("old"), named("announced")].into());
+        ledger.follow_sources([named("old"), named("announced")].into(), |_| true);
         ledger.hear(&named("announced"), fresh(&["b"]));
         ledger.hear_all_sources([named("new"), named("announced")].into(), |source| *source == *named("announced"));
         assert_eq!(ledger.hear(&named("new"), fresh(&[])), withdrawn(&["a"]));
@@ -313,7 +339,7 @@ mod tests {
             ledger.hear_all_sources([named("dc")].into(), |_| false);
             ledger.hear(&named("dc"), fresh(&["a"]));
             // It is announced, too, where it is going to be pinned to.
-            ledger.follow_sources([named("dc"), via("dc", "eth0")].into());
+            ledger.follow_sources([named("dc"), via("dc", "eth0")].into(), |_| false);
             ledger
         };
         let mut ledger = setup();
@@ -322,6 +348,24 @@ mod tests {
         let mut ledger = setup();
         ledger.hear(&via("dc", "eth0"), fresh(&[]));
         assert_eq!(ledger.hear_all_sources([via("dc", "eth0")].into(), |_| false), withdrawn(&["a"]));
+    }
+
+    #[test]
+    fn who_a_newcomer_refers_to_is_waited_for_too() {
+        for tells_all in [false, true] {
+            let mut ledger = Ledger::default();
+            ledger.hear_all_sources([named("old"), named("kept")].into(), |_| false);
+            ledger.hear(&named("old"), fresh(&["a"]));
+            ledger.hear(&named("kept"), fresh(&["b"]));
+            assert_eq!(ledger.hear_all_sources([named("new"), named("kept")].into(), |_| false), Verdict::default());
+            let sources = [named("new"), named("referral"), named("kept")].into();
+            match tells_all {
+                true => assert_eq!(ledger.hear_all_sources(sources, |_| false), Verdict::default()),
+                false => ledger.follow_sources(sources, |_| false),
+            }
+            assert_eq!(ledger.hear(&named("new"), fresh(&[])), Verdict::default());
+            assert_eq!(ledger.hear(&named("referral"), fresh(&["b"])), withdrawn(&["a"]));
+        }
     }
 
     #[test]

@@ -18,6 +18,7 @@ pub mod devices;
 pub mod evidence;
 pub mod exclusion;
 pub mod finder;
+pub mod hearsay;
 pub mod host;
 pub mod links;
 pub mod nbft;
@@ -41,6 +42,7 @@ use crate::core::device::{ControllerKind, Device};
 use crate::core::evidence::Testimony;
 use crate::core::exclusion::HostExclusion;
 use crate::core::finder::{Finder, Origin, Rules};
+use crate::core::hearsay::Hearsay;
 use crate::core::host::HostIds;
 use crate::core::links::{LinkChange, LinkId, Links};
 use crate::core::note::Note;
@@ -114,6 +116,8 @@ pub enum Event {
     /// What a finder in another process knows, perhaps not all: one that does not tell whether its pages are current may
     /// have started just now, and be about to find the others.
     FinderMentions(Vec<Report>),
+    /// There is no finder any more. That says nothing about storage.
+    FinderGone,
     /// All discovery controllers that announce themselves now. What is missing here and was there before is withdrawn.
     Announced(BTreeSet<Announcement>),
     /// The daemon is asked to stop. No connect is started any more.
@@ -125,8 +129,9 @@ pub enum Event {
 pub struct Report {
     pub source: Rc<TransportId>,
     pub testimony: Testimony,
-    /// It is known from an announcement only.
-    pub announced: bool,
+    /// The discovery controllers that its page refers to.
+    pub referrals: BTreeSet<Rc<TransportId>>,
+    pub origin: Origin,
     pub connected: bool,
 }
 
@@ -197,7 +202,7 @@ pub struct Legacy {
     pub id: LinkId,
     /// Its connection is one of ours.
     pub ours: bool,
-    /// Who listed it.
+    /// The discovery controllers that listed it.
     pub sources: Vec<Rc<TransportId>>,
     /// It is known from an announcement, and has been neither announced nor connected for so long.
     pub unseen: Option<Duration>,
@@ -210,8 +215,8 @@ pub struct Machine {
     finder: Option<Finder>,
     connector: Option<Connector>,
     persistent_connections: bool,
-    /// Of another process' discovery controllers, those that it may forget without the administrator's word.
-    fading: BTreeSet<Rc<TransportId>>,
+    /// What a finder in another process said last.
+    hearsay: Hearsay,
     /// The legacy may have changed since it was last saved.
     unsaved: bool,
     /// To be published.
@@ -233,7 +238,7 @@ impl Machine {
             finder: roles.finder.then(|| Finder::new(seed.rotate_left(32))),
             connector: roles.connector.then(Connector::default),
             persistent_connections: true,
-            fading: BTreeSet::new(),
+            hearsay: Hearsay::default(),
             unsaved: false,
             changes: VecDeque::new(),
         }
@@ -242,13 +247,19 @@ impl Machine {
     /// Takes over from an earlier run; before the first event.
     pub fn inherit(&mut self, legacy: Vec<Legacy>) {
         for Legacy { id, ours, sources, unseen } in legacy {
-            if id.kind == ControllerKind::Io
-                && let Some(connector) = &mut self.connector
-            {
-                connector.remember(&id.tid, &sources);
-            }
-            if let (ControllerKind::Discovery, Some(unseen), Some(finder)) = (id.kind, unseen, &mut self.finder) {
-                finder.remember(&id.tid, unseen);
+            match (id.kind, &mut self.finder, &mut self.connector) {
+                (ControllerKind::Io, _, Some(connector)) => connector.remember(&id.tid, &sources),
+                (ControllerKind::Discovery, Some(finder), _) => {
+                    finder.remember_referral(&id.tid, &sources);
+                    if let Some(unseen) = unseen {
+                        finder.remember(&id.tid, unseen);
+                    }
+                }
+                (ControllerKind::Discovery, None, _) if unseen.is_some() => {
+                    self.hearsay.remember(&id.tid, Origin::Discovered);
+                }
+                (ControllerKind::Discovery, None, _) => self.hearsay.remember(&id.tid, Origin::Referral),
+                (ControllerKind::Io, _, None) => {}
             }
             if ours {
                 self.links.was_ours(id);
@@ -258,23 +269,34 @@ impl Machine {
 
     /// What the next run should know.
     pub fn legacy(&self, now: Instant) -> Vec<Legacy> {
-        let sources = |id: &LinkId| match (&self.connector, id.kind) {
-            (Some(connector), ControllerKind::Io) => connector.sources(&id.tid).cloned().collect(),
-            _ => Vec::new(),
+        let nothing = |id: &LinkId| Legacy { id: id.clone(), ours: false, sources: Vec::new(), unseen: None };
+        let mut legacy: BTreeMap<LinkId, Legacy> = BTreeMap::new();
+        let mut about = |id: &LinkId, add: &dyn Fn(&mut Legacy)| {
+            add(legacy.entry(id.clone()).or_insert_with(|| nothing(id)));
         };
-        let ours: BTreeSet<&LinkId> = self.links.ours().collect();
-        let discovered: BTreeMap<LinkId, Duration> =
-            self.finder.iter().flat_map(|finder| finder.worth_remembering(now)).collect();
+        for id in self.links.ours() {
+            about(id, &|legacy| {
+                legacy.ours = true;
+            });
+        }
         // What is listed but not connected at the moment is still listed, although who listed it may be silent next time.
-        let listed: Vec<LinkId> = self.connector.iter().flat_map(Connector::listed).collect();
-        let all: BTreeSet<&LinkId> = ours.iter().copied().chain(discovered.keys()).chain(&listed).collect();
-        let legacy = |id: &LinkId| Legacy {
-            id: id.clone(),
-            ours: ours.contains(id),
-            sources: sources(id),
-            unseen: discovered.get(id).copied(),
-        };
-        all.into_iter().map(legacy).collect()
+        if let Some(connector) = &self.connector {
+            for id in connector.listed() {
+                about(&id, &|legacy| legacy.sources = connector.sources(&id.tid).cloned().collect());
+            }
+        }
+        for (id, unseen) in self.finder.iter().flat_map(|finder| finder.worth_remembering(now)) {
+            about(&id, &|legacy| legacy.unseen = Some(unseen));
+        }
+        for (tid, listers) in self.finder.iter().flat_map(Finder::referred) {
+            let id = LinkId { kind: ControllerKind::Discovery, tid };
+            about(&id, &|legacy| legacy.sources.clone_from(&listers));
+        }
+        for (tid, origin) in self.hearsay.worth_remembering() {
+            let id = LinkId { kind: ControllerKind::Discovery, tid: tid.clone() };
+            about(&id, &|legacy| legacy.unseen = (origin == Origin::Discovered).then_some(Duration::ZERO));
+        }
+        legacy.into_values().collect()
     }
 
     pub fn handle(&mut self, now: Instant, event: Event) {
@@ -332,6 +354,7 @@ impl Machine {
                 self.hear_finder(now, reports);
             }
             Event::FinderMentions(reports) => self.hear_finder(now, reports),
+            Event::FinderGone => self.hearsay.finder_gone(),
             Event::Announced(announcements) => {
                 if let Some(finder) = &mut self.finder {
                     finder.hear_announcements(now, announcements, &mut self.links);
@@ -416,21 +439,17 @@ impl Machine {
         self.unsaved = true;
     }
 
-    /// A controller that was announced and not connected when the finder last spoke, and is not there now, was forgotten by
-    /// it; that others are not there is the administrator's word.
+    /// That a controller is not there is the administrator's word, unless the finder forgot it by itself.
     fn hear_whole_finder(&mut self, now: Instant, reports: &[Report]) {
         let Some(connector) = &mut self.connector else {
             return;
         };
-        let sources: BTreeSet<_> = reports.iter().map(|report| report.source.clone()).collect();
-        for source in self.fading.difference(&sources) {
-            connector.hear(now, source, Testimony::Forgotten, &mut self.links);
+        for source in self.hearsay.hear(reports) {
+            connector.hear(now, &source, Testimony::Forgotten, &mut self.links);
         }
-        let such = |is_such: fn(&Report) -> bool| -> BTreeSet<Rc<TransportId>> {
-            reports.iter().filter(|report| is_such(report)).map(|report| report.source.clone()).collect()
-        };
-        let announced = such(|report| report.announced);
-        self.fading = such(|report| report.announced && !report.connected);
+        let sources: BTreeSet<_> = reports.iter().map(|report| report.source.clone()).collect();
+        let announced = reports.iter().filter(|report| report.origin == Origin::Discovered);
+        let announced: BTreeSet<_> = announced.map(|report| report.source.clone()).collect();
         connector.hear_all_sources(now, sources, |source| announced.contains(source), &mut self.links);
     }
 
@@ -455,26 +474,20 @@ impl Machine {
 
     /// Carries what one part has to say to the others.
     fn settle(&mut self, now: Instant) {
-        while let Some(change) = self.links.poll_change() {
-            self.unsaved = true;
-            self.changes.push_back(match &change {
-                LinkChange::Up { id, device } => Change::Up { id: id.clone(), device: device.clone() },
-                LinkChange::Down { id, device } => Change::Down { id: id.clone(), device: device.clone() },
-            });
-            match (change, &mut self.finder) {
-                (LinkChange::Up { id, device }, Some(finder)) if id.kind == ControllerKind::Discovery => {
-                    finder.link_up(&id.tid, device, &mut self.links);
-                }
-                (LinkChange::Down { id, .. }, Some(finder)) if id.kind == ControllerKind::Discovery => {
-                    finder.link_down(now, &id.tid, &mut self.links);
-                }
-                _ => {}
+        loop {
+            while let Some(change) = self.links.poll_change() {
+                self.carry(now, change);
             }
+            if !self.finder.as_mut().is_some_and(|finder| finder.follow_referrals(now, &mut self.links)) {
+                break;
+            }
+            self.unsaved = true;
         }
         if let (Some(finder), Some(connector)) = (&mut self.finder, &mut self.connector)
             && finder.take_roster_change()
         {
-            connector.follow_sources(finder.controllers().cloned().collect());
+            let is_announced = |source: &TransportId| finder.origin(source) == Some(Origin::Discovered);
+            connector.follow_sources(finder.controllers().cloned().collect(), is_announced);
         }
         if let Some(finder) = &mut self.finder {
             while let Some((source, testimony)) = finder.poll_testimony() {
@@ -483,6 +496,23 @@ impl Machine {
                     self.unsaved = true;
                 }
             }
+        }
+    }
+
+    fn carry(&mut self, now: Instant, change: LinkChange) {
+        self.unsaved = true;
+        self.changes.push_back(match &change {
+            LinkChange::Up { id, device } => Change::Up { id: id.clone(), device: device.clone() },
+            LinkChange::Down { id, device } => Change::Down { id: id.clone(), device: device.clone() },
+        });
+        match (change, &mut self.finder) {
+            (LinkChange::Up { id, device }, Some(finder)) if id.kind == ControllerKind::Discovery => {
+                finder.link_up(&id.tid, device, &mut self.links);
+            }
+            (LinkChange::Down { id, .. }, Some(finder)) if id.kind == ControllerKind::Discovery => {
+                finder.link_down(now, &id.tid, &mut self.links);
+            }
+            _ => {}
         }
     }
 }

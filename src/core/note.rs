@@ -112,6 +112,19 @@ pub enum Note {
     TooManyAnnounced {
         limit: usize,
     },
+    Referred {
+        id: LinkId,
+        by: LinkId,
+    },
+    NotReferred {
+        id: LinkId,
+    },
+    TooManyReferrals {
+        limit: usize,
+    },
+    ReferralsTooDeep {
+        limit: usize,
+    },
     /// `leaves_in`: `None` for never.
     OutOfSight {
         id: LinkId,
@@ -132,7 +145,8 @@ impl Note {
             | Note::Registered { .. }
             | Note::Parked { .. }
             | Note::PageRead { .. }
-            | Note::Announced { .. } => Level::Info,
+            | Note::Announced { .. }
+            | Note::Referred { .. } => Level::Info,
             Note::NotInquired { .. } => Level::Debug,
             Note::DisconnectFailed { .. } | Note::HostId(_) | Note::ControllerIgnored { .. } => Level::Error,
             _ => Level::Warn,
@@ -207,6 +221,20 @@ impl fmt::Display for Note {
             Note::Announced { id } => write!(f, "{id}: announced in the local network"),
             Note::TooManyAnnounced { limit } => {
                 write!(f, "{limit} discovery controllers are known from announcements: further ones are ignored")
+            }
+            Note::Referred { id, by } => write!(f, "{id}: {by} refers to it"),
+            Note::NotReferred { id } => {
+                write!(
+                    f,
+                    "{id}: no discovery controller refers to it any more: forgotten; what it listed and is connected"
+                )?;
+                f.write_str(" stays")
+            }
+            Note::TooManyReferrals { limit } => {
+                write!(f, "{limit} discovery controllers are known from referrals: further ones are not followed")
+            }
+            Note::ReferralsTooDeep { limit } => {
+                write!(f, "referrals that take more than {limit} steps from where they begin are not followed")
             }
             Note::OutOfSight { id, leaves_in: None } => write!(f, "{id}: neither announced nor connected any more"),
             Note::OutOfSight { id, leaves_in: Some(span) } => {

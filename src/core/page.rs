@@ -1,9 +1,13 @@
-//! Discovery log pages as the finder keeps them, and what their entries mean as paths.
+//! Discovery log pages as the finder keeps them, and what their entries lead to: I/O controllers and other discovery
+//! controllers.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::rc::Rc;
 
-use crate::core::tid::{NQN_MAX, Spelling, Transport, TransportId, is_usable_address};
+use crate::core::device::ControllerKind;
+use crate::core::tid::{DISCOVERY_NQN, NQN_MAX, Spelling, Transport, TransportId, is_usable_address, parse_ip};
 use crate::wire::discovery::{
     EFLAG_EPCSD, Entry, LogPage, PageError, SUBTYPE_CURRENT, SUBTYPE_NVME, SUBTYPE_REFERRAL, TRTYPE_FC, TRTYPE_LOOP,
     TRTYPE_RDMA, TRTYPE_TCP,
@@ -90,38 +94,72 @@ impl<'a> Listed<'a> {
         })
     }
 
-    /// The path to the I/O controller that this entry stands for, seen from the discovery controller that lists it, whose
-    /// interface, source address and host NQN it inherits. `Ok(None)`: not an I/O controller. `Err`: nonsense.
-    pub fn path(&self, from: &TransportId) -> Result<Option<TransportId>, String> {
-        match self.subtype {
-            Subtype::Nvme => {}
-            Subtype::Referral | Subtype::Current => return Ok(None),
+    /// The controller that this entry stands for, seen from the discovery controller that lists it, whose interface, source
+    /// address and host NQN it inherits. `Ok(None)`: none but that one itself. `Err`: nonsense.
+    pub fn target(&self, from: &TransportId) -> Result<Option<(ControllerKind, TransportId)>, String> {
+        let kind = match self.subtype {
+            Subtype::Nvme => ControllerKind::Io,
+            Subtype::Referral => ControllerKind::Discovery,
+            Subtype::Current => return Ok(None),
             Subtype::Other(subtype) => return Err(format!("unknown subtype {subtype}")),
-        }
+        };
         let transport = self.transport.ok_or("unknown transport type")?;
-        if !is_usable_address(transport, self.traddr) {
+        let (trsvcid, subsysnqn) = match kind {
+            ControllerKind::Io => (self.trsvcid, self.subnqn),
+            // There is one port and one name that every discovery controller has.
+            ControllerKind::Discovery => {
+                let or = |given: &'a str, known| if given.is_empty() { known } else { given };
+                (or(self.trsvcid, transport.default_discovery_trsvcid()), or(self.subnqn, DISCOVERY_NQN))
+            }
+        };
+        let traddr = self.zoned(from);
+        if !is_usable_address(transport, &traddr) || is_ambiguous(transport, &traddr) {
             return Err(format!("{transport} address {:?} cannot be used", self.traddr));
         }
-        if !is_nqn(self.subnqn) {
-            return Err(format!("{:?} is not an NQN", self.subnqn));
+        if !is_nqn(subsysnqn) {
+            return Err(format!("{subsysnqn:?} is not an NQN"));
         }
-        if transport.is_ip() && !matches!(self.trsvcid.parse::<u16>(), Ok(1..)) {
-            return Err(format!("{:?} is not a port", self.trsvcid));
+        if kind == ControllerKind::Io && subsysnqn == DISCOVERY_NQN {
+            return Err("a discovery subsystem is no storage".to_owned());
         }
-        Ok(Some(TransportId::new(transport, self.inherit(transport, from))))
+        if transport.is_ip() && !matches!(trsvcid.parse::<u16>(), Ok(1..)) {
+            return Err(format!("{trsvcid:?} is not a port"));
+        }
+        let spelling = Spelling {
+            traddr: &traddr,
+            trsvcid: if transport.is_ip() { trsvcid } else { "" },
+            subsysnqn,
+            host_traddr: if transport.is_ip() == from.transport().is_ip() { from.host_traddr() } else { "" },
+            host_iface: inherited_iface(transport, from),
+            host_nqn: from.host_nqn(),
+        };
+        Ok(Some((kind, TransportId::new(transport, spelling))))
     }
 
-    fn inherit(&self, transport: Transport, from: &'a TransportId) -> Spelling<'a> {
-        let same_fabric = transport.is_ip() == from.transport().is_ip();
-        Spelling {
-            traddr: self.traddr,
-            trsvcid: if transport.is_ip() { self.trsvcid } else { "" },
-            subsysnqn: self.subnqn,
-            host_traddr: if same_fabric { from.host_traddr() } else { "" },
-            host_iface: if transport == Transport::Tcp && same_fabric { from.host_iface() } else { "" },
-            host_nqn: from.host_nqn(),
+    /// The address. A link-local one means something on one interface only, and who is not on this host cannot know its name:
+    /// it is the one on which the discovery controller was reached.
+    fn zoned(&self, from: &'a TransportId) -> Cow<'a, str> {
+        let ours = parse_ip(from.traddr()).and_then(|(_, zone)| zone).unwrap_or(from.host_iface());
+        match parse_ip(self.traddr) {
+            Some((IpAddr::V6(ip), _)) if ip.is_unicast_link_local() && !ours.is_empty() => {
+                format!("{ip}%{ours}").into()
+            }
+            _ => self.traddr.into(),
         }
     }
+}
+
+/// The interface that a controller is bound to for having been listed by this one.
+pub fn inherited_iface(transport: Transport, from: &TransportId) -> &str {
+    match (transport, from.transport()) {
+        (Transport::Tcp, Transport::Tcp | Transport::Rdma) => from.host_iface(),
+        _ => "",
+    }
+}
+
+/// Link-local, and nobody knows on which interface.
+fn is_ambiguous(transport: Transport, traddr: &str) -> bool {
+    transport.is_ip() && matches!(parse_ip(traddr), Some((IpAddr::V6(ip), None)) if ip.is_unicast_link_local())
 }
 
 /// A name that may go to the kernel as a subsystem NQN.
@@ -131,22 +169,37 @@ pub fn is_nqn(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',')
 }
 
-/// The I/O paths of a page, and what is wrong with its other entries.
-pub fn paths(page: &Page, from: &TransportId) -> (BTreeSet<Rc<TransportId>>, BTreeSet<String>) {
-    let mut paths = BTreeSet::new();
-    let mut complaints = BTreeSet::new();
-    for entry in page.entries() {
-        match Listed::from_wire(entry).and_then(|listed| listed.path(from)) {
-            Ok(Some(path)) => {
-                paths.insert(Rc::new(path));
-            }
-            Ok(None) => {}
-            Err(why) => {
-                complaints.insert(complaint(entry, &why));
+/// What the entries of a page lead to.
+#[derive(Debug, Default)]
+pub struct Contents {
+    /// I/O controllers.
+    pub paths: BTreeSet<Rc<TransportId>>,
+    /// Other discovery controllers.
+    pub referrals: BTreeSet<Rc<TransportId>>,
+    /// What is wrong with the rest.
+    pub complaints: BTreeSet<String>,
+}
+
+impl Contents {
+    pub fn of_page(page: &Page, from: &TransportId) -> Contents {
+        let mut contents = Contents::default();
+        for entry in page.entries() {
+            if let Err(why) = Listed::from_wire(entry).and_then(|listed| contents.add(&listed, from)) {
+                contents.complaints.insert(complaint(entry, &why));
             }
         }
+        contents
     }
-    (paths, complaints)
+
+    /// Takes in an entry of a page of `from`; `Err` says what is wrong with it.
+    pub fn add(&mut self, listed: &Listed<'_>, from: &TransportId) -> Result<(), String> {
+        match listed.target(from)? {
+            Some((ControllerKind::Io, tid)) => self.paths.insert(Rc::new(tid)),
+            Some((ControllerKind::Discovery, tid)) => self.referrals.insert(Rc::new(tid)),
+            None => false,
+        };
+        Ok(())
+    }
 }
 
 /// Names the entry by what it says, not by its number: one more entry in the page must not make news of all others.

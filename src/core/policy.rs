@@ -7,6 +7,7 @@ use std::rc::Rc;
 use crate::config::settings::{Common, ConnectOptions, ControllerEntry, Exclusion, IpFamily};
 use crate::core::announcement::Announcement;
 use crate::core::note::Note;
+use crate::core::page::inherited_iface;
 use crate::core::tid::{Spelling, TransportId, canonical_address, canonical_service, is_usable_address};
 
 /// What both daemons' settings say about any controller.
@@ -43,6 +44,12 @@ impl Policy {
     /// The options for a controller that the configuration does not name.
     pub fn options(&self) -> &ConnectOptions {
         &self.common.options
+    }
+
+    /// A listed path as it is to be connected: bound to the interface through which `source` was reached, or not bound.
+    pub fn bound(&self, path: &Rc<TransportId>, source: &TransportId) -> Rc<TransportId> {
+        let iface = if self.common.ignore_iface { "" } else { inherited_iface(path.transport(), source) };
+        if path.host_iface() == iface { path.clone() } else { Rc::new(path.via(iface)) }
     }
 
     /// Whether a controller may be connected; `Err` says why not.

@@ -134,6 +134,11 @@ impl TransportId {
         (self.transport, &self.traddr, &self.trsvcid) == (other.transport, &other.traddr, &other.trsvcid)
     }
 
+    /// The same controller, bound to another interface; to none if that is empty.
+    pub fn via(&self, host_iface: &str) -> TransportId {
+        TransportId { host_iface: host_iface.to_owned(), ..self.clone() }
+    }
+
     /// The address as an IP address, without its zone; `None` for other transports and for host names.
     pub fn ip(&self) -> Option<IpAddr> {
         if self.transport.is_ip() { parse_ip(&self.traddr).map(|(ip, _)| ip) } else { None }

@@ -459,6 +459,7 @@ impl Daemon {
             BusEvent::FinderGone => {
                 log::warn!("D-Bus: the finder is gone; its last log pages stay in force");
                 self.finder_is_ours = false;
+                self.machine.handle(now, Event::FinderGone);
             }
             BusEvent::FinderPages(pages) => self.hear_finder(now, pages),
             BusEvent::FinderUnreadable(why) if self.finder_complaint.as_ref() != Some(&why) => {

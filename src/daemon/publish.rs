@@ -19,7 +19,7 @@ use crate::core::announcement::Announcement;
 use crate::core::device::ControllerKind;
 use crate::core::finder::Step;
 use crate::core::links::LinkId;
-use crate::core::tid::{Spelling, TransportId};
+use crate::core::tid::{Spelling, TransportId, canonical_address, parse_ip};
 use crate::daemon::logger;
 use crate::daemon::requests::Requests;
 use crate::wire::discovery::EFLAG_NCC;
@@ -277,11 +277,14 @@ impl Published<'_> {
 
     /// The log page entry that a path comes from, in this process or in the finder's.
     fn entry_of(&self, path: &TransportId) -> Option<EntryText> {
+        // A link-local address got its zone here.
+        let ip = |traddr: &str| parse_ip(traddr).map(|(ip, _)| ip);
         let is_it = |traddr: Option<&str>, subnqn: Option<&str>, trsvcid: Option<&str>| {
             subnqn == Some(path.subsysnqn())
                 && trsvcid == Some(path.trsvcid())
-                && traddr.is_some_and(|traddr| {
-                    crate::core::tid::canonical_address(path.transport(), traddr) == path.traddr()
+                && traddr.is_some_and(|traddr| match path.ip() {
+                    Some(its) => ip(traddr) == Some(its),
+                    None => canonical_address(path.transport(), traddr) == path.traddr(),
                 })
         };
         let connector = self.machine.connector()?;

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use crate::bus::{EntryText, FinderPage, PageState};
 use crate::core::Report;
 use crate::core::evidence::Testimony;
-use crate::core::page::{Listed, Subtype};
+use crate::core::page::{Contents, Listed, Subtype};
 use crate::core::tid::{Transport, TransportId};
 
 /// Leaves out discovery controllers of transports that we do not know; the finder has said what is wrong with entries.
@@ -15,11 +15,15 @@ pub fn reports(pages: &[FinderPage]) -> Vec<Report> {
 }
 
 fn report((source, page): (Rc<TransportId>, &FinderPage)) -> Report {
-    let paths = page.entries.iter().filter_map(|entry| listed(entry).path(&source).ok()?).map(Rc::new).collect();
+    let mut contents = Contents::default();
+    for entry in &page.entries {
+        let _ = contents.add(&listed(entry), &source);
+    }
+    let Contents { paths, referrals, .. } = contents;
     let testimony = if is_fresh(page, &paths) { Testimony::Fresh(paths) } else { Testimony::Stale(paths) };
     // A page that is current without a connection is that of a controller that is left in between.
     let connected = page.connected != Some(false) || page.state == Some(PageState::Fresh);
-    Report { source, testimony, announced: page.announced, connected }
+    Report { source, testimony, referrals, origin: page.origin, connected }
 }
 
 /// nvme-stas does not tell whether a page is current: its empty page may as well be one that it could not read.
@@ -49,6 +53,7 @@ fn listed(entry: &EntryText) -> Listed<'_> {
 mod tests {
     use super::*;
     use crate::bus::ControllerId;
+    use crate::core::finder::Origin;
 
     fn page(state: Option<PageState>, connected: bool, nqns: &[&str]) -> FinderPage {
         let entry = |nqn: &&str| EntryText {
@@ -71,7 +76,7 @@ mod tests {
         FinderPage {
             id,
             connected: Some(connected),
-            announced: false,
+            origin: Origin::Configured,
             state,
             entries: nqns.iter().map(entry).collect(),
         }

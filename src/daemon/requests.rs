@@ -216,6 +216,11 @@ impl Requests {
     /// Leaves out what the transport or this kernel does not have; says so once for each option.
     fn fit_to_kernel(&mut self, request: &mut ConnectRequest) -> Result<(), Failure> {
         fabrics::drop_foreign(request)?;
+        if fabrics::use_known_name(request, &self.options) && self.missing.insert("discovery") {
+            log::warn!(
+                "this kernel's nvme-fabrics has no option discovery: discovery controllers are asked for by the well-known NQN"
+            );
+        }
         for option in fabrics::drop_unsupported(request, &self.options)? {
             if self.missing.insert(option) {
                 log::warn!("this kernel's nvme-fabrics has no option {option}: connections are made without it");

@@ -186,7 +186,7 @@ mod tests {
         let discovery = |subsysnqn, unseen| Legacy {
             id: LinkId { kind: ControllerKind::Discovery, tid: tid(subsysnqn) },
             ours: unseen == Some(Duration::ZERO),
-            sources: vec![],
+            sources: vec![tid("nqn.lister")],
             unseen,
         };
         let io = LinkId { kind: ControllerKind::Io, tid: tid("nqn.a") };

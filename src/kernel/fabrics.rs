@@ -8,7 +8,7 @@
 
 use std::fmt::Write;
 
-use crate::core::tid::{NQN_MAX, Transport};
+use crate::core::tid::{DISCOVERY_NQN, NQN_MAX, Transport};
 use crate::helper::message::{ConnectRequest, Failure};
 
 /// The device whose write connects a controller. Blocks until the controller is live or has failed, a minute and longer,
@@ -155,6 +155,17 @@ pub fn drop_foreign(request: &mut ConnectRequest) -> Result<Vec<&'static str>, F
         .map_err(|option| Failure::BadField(format!("{option} is not possible with transport {transport}")))
 }
 
+/// Asks for a discovery controller by the well-known NQN, to which it answers all the same, where the kernel takes whoever has
+/// another one for an I/O controller: before 5.16. Whether it had to.
+pub fn use_known_name(request: &mut ConnectRequest, known: &[String]) -> bool {
+    let has_to = request.discovery && !known.iter().any(|name| name == "discovery");
+    if has_to {
+        request.discovery = false;
+        request.nqn = DISCOVERY_NQN.to_owned();
+    }
+    has_to
+}
+
 /// Leaves out what this kernel does not know, and returns the names, for a warning. Options that security or identity hang
 /// on are not left out: the first one missing is the error.
 pub fn drop_unsupported(request: &mut ConnectRequest, known: &[String]) -> Result<Vec<&'static str>, Failure> {
@@ -293,6 +304,20 @@ mod tests {
                    hdr_digest,data_digest,disable_sqflow,duplicate_connect,tls,tls_key=123,keyring=456,\
                    dhchap_secret=DHHC-1:00:a:,dhchap_ctrl_secret=DHHC-1:00:b:"
         );
+    }
+
+    #[test]
+    fn a_kernel_without_the_discovery_option_is_asked_by_the_known_name() {
+        let asked = || ConnectRequest { discovery: true, ..request() };
+        let baseline: Vec<String> = BASELINE_OPTIONS.map(str::to_owned).into();
+        let mut unchanged = asked();
+        assert!(!use_known_name(&mut unchanged, &parse_options(LIST_6_12)));
+        assert!(unchanged.discovery && unchanged.nqn == "nqn.x");
+        let mut changed = asked();
+        assert!(use_known_name(&mut changed, &baseline));
+        assert_eq!(drop_unsupported(&mut changed, &baseline), Ok(vec![]));
+        assert_eq!(changed.nqn, DISCOVERY_NQN);
+        assert!(!use_known_name(&mut request(), &baseline), "an I/O controller");
     }
 
     #[test]

@@ -42,6 +42,7 @@ mod one_process;
 mod outage;
 mod pages;
 mod polling;
+mod referrals;
 mod registration;
 mod reload;
 mod restart;

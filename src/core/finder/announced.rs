@@ -43,24 +43,28 @@ impl Finder {
     pub(super) fn discover(&mut self, now: Instant, tid: &Rc<TransportId>, links: &mut Links) {
         let discovered = self.controllers.values().filter(|other| other.origin == Origin::Discovered).count();
         let id = link_id(tid);
-        let discovery = match self.controllers.get_mut(tid) {
+        let proven = match self.controllers.get(tid) {
             Some(Discovery { origin: Origin::Configured, .. }) => return,
-            Some(discovery) => discovery,
-            None if discovered >= MAX_DISCOVERED => {
+            Some(Discovery { origin: Origin::Discovered, proven, .. }) => *proven,
+            _ if discovered >= MAX_DISCOVERED => {
                 if !std::mem::replace(&mut self.crowded, true) {
                     self.actions.push_back(Action::Note(Note::TooManyAnnounced { limit: MAX_DISCOVERED }));
                 }
                 return;
             }
+            Some(Discovery { proven, .. }) => {
+                let proven = *proven;
+                self.set_origin(tid, Origin::Discovered);
+                proven
+            }
             None => {
                 self.actions.push_back(Action::Note(Note::Announced { id: id.clone() }));
-                self.roster_changed = true;
-                self.controllers.entry(tid.clone()).or_insert_with(|| Discovery::new(Origin::Discovered))
+                self.enter(tid, Origin::Discovered);
+                false
             }
         };
-        let tentative = !discovery.proven;
         links.want(now, id.clone(), Rc::new(self.policy.options().clone()));
-        links.set_tentative(&id, tentative);
+        links.set_tentative(&id, !proven);
         self.look_for(now, tid, links);
     }
 
@@ -69,7 +73,7 @@ impl Finder {
         if self.controllers.contains_key(tid) || self.policy.admits(tid).is_err() {
             return;
         }
-        self.controllers.insert(tid.clone(), Discovery { proven: true, ..Discovery::new(Origin::Discovered) });
+        self.enter(tid, Origin::Discovered).proven = true;
         let spared_until = now.checked_add(GRACE).unwrap_or(now);
         self.aging.resume(tid, now.checked_sub(unseen).unwrap_or(now), spared_until);
         links.want(now, link_id(tid), Rc::new(self.policy.options().clone()));
@@ -89,16 +93,17 @@ impl Finder {
                 let note = Note::OutOfSight { id: link_id(tid), leaves_in: self.aging.span() };
                 self.actions.push_back(Action::Note(note));
             }
-        } else {
-            self.roster_changed = true;
+        } else if !self.is_left_to_referrals(tid, links) {
             self.drop_controller(tid, links);
         }
     }
 
     pub(super) fn forget_aged(&mut self, tid: &Rc<TransportId>, links: &mut Links) {
+        if self.is_left_to_referrals(tid, links) {
+            return;
+        }
         self.actions.push_back(Action::Note(Note::Forgotten { id: link_id(tid) }));
         self.testimonies.push_back((tid.clone(), Testimony::Forgotten));
-        self.roster_changed = true;
         self.drop_controller(tid, links);
     }
 }

@@ -3,16 +3,20 @@
 //! It wants its discovery controllers connected ([`Links`] does that), reads the log page of each when it is connected and
 //! whenever it says that something changed, and keeps the last good one. What it learns goes out as [`Testimony`].
 //!
-//! Here is which controllers there are and why; `announced` has those that come and go with announcements, `session` what is
-//! done with a controller once it is connected, `reading` what is read from it, `parking` when it is left in between.
+//! Here is which controllers there are and why; `announced` has those that come and go with announcements, `referrals` those
+//! that others list. `session` is what is done with a controller once it is connected, `reading` what is read from it, `parking`
+//! when it is left in between, `shared` what two names of one controller have in common.
 
 mod announced;
 mod parking;
 mod reading;
+mod referrals;
 mod session;
+mod shared;
 
 pub use reading::PageState;
 use reading::Reading;
+use referrals::Bounded;
 use session::Session;
 pub use session::{Rules, Step};
 
@@ -33,12 +37,15 @@ use crate::core::policy::Policy;
 use crate::core::tid::TransportId;
 use crate::core::{Action, Change, Ticket};
 
-/// How a discovery controller became known.
+/// How a discovery controller became known. Where there are several reasons, the first of these counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
+    /// By the administrator; what the firmware left (NBFT) counts as configured.
     Configured,
     /// Announced in the local network.
     Discovered,
+    /// Listed by another discovery controller.
+    Referral,
 }
 
 impl Origin {
@@ -46,7 +53,12 @@ impl Origin {
         match self {
             Origin::Configured => "configured",
             Origin::Discovered => "discovered",
+            Origin::Referral => "referral",
         }
+    }
+
+    pub fn parse(word: &str) -> Option<Origin> {
+        [Origin::Configured, Origin::Discovered, Origin::Referral].into_iter().find(|origin| origin.as_str() == word)
     }
 }
 
@@ -58,8 +70,12 @@ struct Discovery {
     proven: bool,
     page: Option<Page>,
     fresh: bool,
+    /// The other discovery controllers that it listed last.
+    referrals: BTreeSet<Rc<TransportId>>,
     device: Option<String>,
     session: Session,
+    /// The NQN that it reported when it was last connected.
+    calls_itself: Option<String>,
     reading: Option<Reading>,
     /// It was parked, and that was said.
     parked_before: bool,
@@ -87,13 +103,21 @@ pub struct Finder {
     /// What is announced, and the controllers that this stands for under the configuration in force.
     announcements: BTreeSet<Announcement>,
     announced: BTreeSet<Rc<TransportId>>,
-    /// Announced controllers came or went.
+    /// Controllers came or went, without the administrator's word.
     roster_changed: bool,
+    /// What is referred to may have changed since referrals were last followed.
+    astray: bool,
+    /// The bounds that keep us from following some.
+    bounded: Bounded,
     /// There were too many, and that was said.
     crowded: bool,
     aging: Aging,
     /// Known from an earlier run, and for how long they had been out of sight, until the first configuration.
     remembered: BTreeMap<Rc<TransportId>, Duration>,
+    /// By lister: the referrals known from an earlier run, until the first configuration.
+    remembered_referrals: BTreeMap<Rc<TransportId>, BTreeSet<Rc<TransportId>>>,
+    /// All of these.
+    known_before: BTreeSet<Rc<TransportId>>,
 }
 
 impl Finder {
@@ -112,51 +136,78 @@ impl Finder {
             announcements: BTreeSet::new(),
             announced: BTreeSet::new(),
             roster_changed: false,
+            astray: false,
+            bounded: Bounded::default(),
             crowded: false,
             aging: Aging::default(),
             remembered: BTreeMap::new(),
+            remembered_referrals: BTreeMap::new(),
+            known_before: BTreeSet::new(),
         }
     }
 
     /// Takes a new configuration in force. Controllers that it no longer contains or admits are let go: the administrator
-    /// says so. What was announced before is not contained in it, and stays.
+    /// says so. What was announced before is not contained in it, and stays; so does what those that stay refer to.
     pub fn configure(&mut self, now: Instant, policy: Policy, persistence: Persistence, links: &mut Links) {
         self.policy = policy;
         self.aging.set_persistence(persistence);
         self.announced = self.policy.announced(&self.announcements);
         let (wanted, refused) = self.policy.configured();
         self.actions.extend(refused.into_iter().map(Action::Note));
-        let before: Vec<_> = self.controllers.keys().filter(|tid| !wanted.contains_key(*tid)).cloned().collect();
+        let others: Vec<_> = self.controllers.keys().filter(|tid| !wanted.contains_key(*tid)).cloned().collect();
         // What is wanted first, so that it can take over a connection that is let go otherwise.
         for (tid, options) in wanted {
-            let discovery = self.controllers.entry(tid.clone()).or_insert_with(|| Discovery::new(Origin::Configured));
-            discovery.origin = Origin::Configured;
+            self.enter(&tid, Origin::Configured);
+            self.set_origin(&tid, Origin::Configured);
             self.aging.see(&tid);
             links.want(now, link_id(&tid), options);
             links.set_tentative(&link_id(&tid), false);
         }
-        let (kept, dropped): (Vec<_>, Vec<_>) = before.into_iter().partition(|tid| self.outlives_configuration(tid));
-        for tid in &kept {
-            if let Some(discovery) = self.controllers.get_mut(tid) {
-                discovery.origin = Origin::Discovered;
-            }
-        }
-        for tid in self.announced.clone().into_iter().chain(kept) {
-            self.discover(now, &tid, links);
+        let (discovered, dropped): (Vec<_>, Vec<_>) = others.into_iter().partition(|tid| self.is_discovered(tid));
+        for tid in &discovered {
+            self.set_origin(tid, Origin::Discovered);
         }
         for tid in dropped {
-            self.drop_controller(&tid, links);
+            self.set_origin(&tid, Origin::Referral);
+            self.aging.see(&tid);
+        }
+        for tid in self.announced.clone().into_iter().chain(discovered) {
+            self.discover(now, &tid, links);
         }
         for (tid, unseen) in std::mem::take(&mut self.remembered) {
             self.bring_back(now, &tid, unseen, links);
         }
+        self.follow_configuration(now, links);
+        self.remembered_referrals.clear();
+        self.known_before.clear();
         links.dispose_of_leftovers(now, ControllerKind::Discovery, Disposal::Disconnect);
     }
 
-    /// Whether a controller that is not configured stays all the same.
-    fn outlives_configuration(&self, tid: &Rc<TransportId>) -> bool {
+    /// Whether a controller that is not configured is wanted for an announcement's sake.
+    fn is_discovered(&self, tid: &Rc<TransportId>) -> bool {
         let was_discovered = self.origin(tid) == Some(Origin::Discovered) && self.policy.admits(tid).is_ok();
         was_discovered || self.announced.contains(tid)
+    }
+
+    /// The controller of this transport id; if it is new, of this origin.
+    fn enter(&mut self, tid: &Rc<TransportId>, origin: Origin) -> &mut Discovery {
+        self.controllers.entry(tid.clone()).or_insert_with(|| {
+            self.roster_changed = true;
+            let referrals = self.remembered_referrals.remove(tid).unwrap_or_default();
+            Discovery { referrals, ..Discovery::new(origin) }
+        })
+    }
+
+    /// Clients are told of another origin, as of a new page: it tells what it means if the controller goes.
+    fn set_origin(&mut self, tid: &Rc<TransportId>, origin: Origin) {
+        let Some(discovery) = self.controllers.get_mut(tid) else {
+            return;
+        };
+        if std::mem::replace(&mut discovery.origin, origin) != origin {
+            self.astray = true;
+            let device = discovery.device.clone().unwrap_or_default();
+            self.actions.push_back(Action::Publish(Change::LogPage { tid: tid.clone(), device }));
+        }
     }
 
     fn drop_controller(&mut self, tid: &Rc<TransportId>, links: &mut Links) {
@@ -164,6 +215,8 @@ impl Finder {
         self.polls.cancel(tid);
         self.aging.see(tid);
         self.controllers.remove(tid);
+        self.roster_changed = true;
+        self.astray = true;
         links.unwant(&link_id(tid), Disposal::Disconnect);
         self.actions.push_back(Action::Publish(Change::DiscoveryControllerRemoved));
     }
@@ -177,6 +230,9 @@ impl Finder {
 
     pub fn link_up(&mut self, tid: &Rc<TransportId>, device: String, links: &mut Links) {
         if let Some(discovery) = self.controllers.get_mut(tid) {
+            let name = links.device(&device).map(|device| device.subsysnqn.clone());
+            self.astray |= discovery.calls_itself != name;
+            discovery.calls_itself = name;
             discovery.device = Some(device);
             discovery.proven = true;
             links.set_tentative(&link_id(tid), false);
@@ -188,13 +244,12 @@ impl Finder {
     /// The cached page stays, but is no evidence against anything any more; unless it was we who left.
     pub fn link_down(&mut self, now: Instant, tid: &Rc<TransportId>, links: &mut Links) {
         self.forget_reading(tid);
-        if let Some(discovery) = self.controllers.get_mut(tid) {
-            discovery.device = None;
-            if !discovery.session.is_parked() {
-                self.polls.cancel(tid);
-                self.turn_stale(tid);
-                self.look_for(now, tid, links);
-            }
+        if let Some(discovery) = self.controllers.get_mut(tid)
+            && !discovery.session.is_parked()
+        {
+            self.polls.cancel(tid);
+            self.turn_stale(tid);
+            self.look_for(now, tid, links);
         }
     }
 
@@ -214,7 +269,7 @@ impl Finder {
         }
     }
 
-    /// Whether announced controllers came or went since this was asked last.
+    /// Whether controllers came or went since this was asked last, without the administrator's word.
     pub fn take_roster_change(&mut self) -> bool {
         std::mem::take(&mut self.roster_changed)
     }
@@ -228,7 +283,10 @@ impl Finder {
             return Some(action);
         }
         while let Some(tid) = self.due.pop_first() {
-            if let Some(action) = self.take_step(tid, links) {
+            let tid = self.reader_for(&tid);
+            if self.step(&tid).is_none()
+                && let Some(action) = self.take_step(tid, links)
+            {
                 return Some(action);
             }
         }
@@ -286,8 +344,10 @@ impl Discovery {
             proven: false,
             page: None,
             fresh: false,
+            referrals: BTreeSet::new(),
             device: None,
             session: Session::default(),
+            calls_itself: None,
             reading: None,
             parked_before: false,
             failures: 0,

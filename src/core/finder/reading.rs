@@ -9,7 +9,7 @@ use crate::core::finder::session::Step;
 use crate::core::finder::{Finder, link_id};
 use crate::core::links::Links;
 use crate::core::note::Note;
-use crate::core::page::{self, Page};
+use crate::core::page::{Contents, Page};
 use crate::core::tid::TransportId;
 use crate::core::{Action, Change, Ticket};
 
@@ -41,15 +41,18 @@ pub(super) struct Reading {
 impl Finder {
     /// Something may have changed at this discovery controller.
     pub fn read_soon(&mut self, tid: &Rc<TransportId>) {
-        let Some(discovery) = self.controllers.get_mut(tid) else {
+        let tid = self.reader_for(tid);
+        // Until that is done, what the page does not list may well be there.
+        for tid in self.others_sharing(&tid).into_iter().chain([tid.clone()]) {
+            self.testimonies.push_back((tid, Testimony::Stale(BTreeSet::new())));
+        }
+        let Some(discovery) = self.controllers.get_mut(&tid) else {
             return;
         };
-        // Until that is done, what the page does not list may well be there.
-        self.testimonies.push_back((tid.clone(), Testimony::Stale(BTreeSet::new())));
         match &mut discovery.reading {
             Some(reading) => reading.again = true,
             None if discovery.device.is_some() => {
-                self.due.insert(tid.clone());
+                self.due.insert(tid);
             }
             None => {}
         }
@@ -62,8 +65,15 @@ impl Finder {
         };
         let outcome = outcome.and_then(|bytes| Page::new(bytes).map_err(|error| error.to_string()));
         let is_good = outcome.is_ok();
+        let others = self.others_sharing(&tid);
         match outcome {
-            Ok(page) => self.accept_page(&tid, page),
+            Ok(page) => {
+                for other in &others {
+                    self.share_session(&tid, other);
+                    self.accept_page(other, page.clone());
+                }
+                self.accept_page(&tid, page);
+            }
             Err(why) => self.page_failed(now, &tid, why),
         }
         if reading.anew {
@@ -71,7 +81,7 @@ impl Finder {
         } else if reading.again {
             self.read_soon(&tid);
         } else if is_good {
-            self.decide_presence(now, &tid, links);
+            others.iter().chain([&tid]).for_each(|tid| self.decide_presence(now, tid, links));
         }
     }
 
@@ -83,7 +93,7 @@ impl Finder {
         let changed = discovery.page.as_ref() != Some(&page);
         let news = changed || !discovery.fresh;
         let device = discovery.device.clone().unwrap_or_default();
-        let (paths, complaints) = page::paths(&page, tid);
+        let Contents { paths, referrals, complaints } = Contents::of_page(&page, tid);
         let read = Note::PageRead {
             id: link_id(tid),
             device: device.clone(),
@@ -93,10 +103,12 @@ impl Finder {
         discovery.failures = 0;
         discovery.complaint = None;
         discovery.session.heard = true;
-        discovery.fresh = discovery.session.is_evidence();
-        let testimony = if discovery.fresh { Testimony::Fresh(paths) } else { Testimony::Stale(paths) };
+        let is_fresh = discovery.session.is_evidence();
+        discovery.fresh = is_fresh;
+        let testimony = if is_fresh { Testimony::Fresh(paths) } else { Testimony::Stale(paths) };
         discovery.page = Some(page);
         self.complain(tid, complaints);
+        self.hear_referrals(tid, referrals, is_fresh);
         if changed {
             self.actions.push_back(Action::Note(read));
         }
@@ -131,13 +143,15 @@ impl Finder {
     }
 
     pub(super) fn turn_stale(&mut self, tid: &Rc<TransportId>) {
-        let Some(discovery) = self.controllers.get_mut(tid) else {
-            return;
-        };
-        if std::mem::take(&mut discovery.fresh) {
-            let device = discovery.device.clone().unwrap_or_default();
-            self.actions.push_back(Action::Publish(Change::LogPage { tid: tid.clone(), device }));
-            self.testimonies.push_back((tid.clone(), Testimony::Stale(BTreeSet::new())));
+        for tid in self.others_sharing(tid).iter().chain([tid]) {
+            let Some(discovery) = self.controllers.get_mut(tid) else {
+                continue;
+            };
+            if std::mem::take(&mut discovery.fresh) {
+                let device = discovery.device.clone().unwrap_or_default();
+                self.actions.push_back(Action::Publish(Change::LogPage { tid: tid.clone(), device }));
+                self.testimonies.push_back((tid.clone(), Testimony::Stale(BTreeSet::new())));
+            }
         }
     }
 
@@ -158,11 +172,22 @@ impl Finder {
         discovery.entry_complaints = complaints;
     }
 
+    /// The connection that this one's page was to be read from is not its own any more. Others that share it take over.
     pub(super) fn forget_reading(&mut self, tid: &Rc<TransportId>) {
-        self.due.remove(tid);
+        let mut was_to_be_read = self.due.remove(tid);
+        was_to_be_read |= self.retries.get(tid).is_some();
         self.retries.cancel(tid);
-        if let Some(reading) = self.controllers.get_mut(tid).and_then(|discovery| discovery.reading.take()) {
+        let others = self.others_sharing(tid);
+        let Some(discovery) = self.controllers.get_mut(tid) else {
+            return;
+        };
+        discovery.device = None;
+        if let Some(reading) = discovery.reading.take() {
             self.in_flight.remove(&reading.ticket);
+            was_to_be_read = true;
+        }
+        if let (true, Some(other)) = (was_to_be_read, others.first()) {
+            self.restart_session(other);
         }
     }
 }

@@ -74,7 +74,7 @@ impl Registration {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Session {
     /// What is to be done next.
     step: Step,
@@ -177,6 +177,7 @@ impl Finder {
 
     /// The kernel says that a controller is connected again. It may say so twice.
     pub fn connected_again(&mut self, tid: &Rc<TransportId>) {
+        let tid = &self.reader_for(tid);
         let reading = self.controllers.get(tid).and_then(|discovery| discovery.reading.as_ref());
         if reading.is_none_or(|reading| reading.step == Step::Read) {
             self.restart_session(tid);
@@ -201,6 +202,7 @@ impl Finder {
     }
 
     pub(super) fn restart_session(&mut self, tid: &Rc<TransportId>) {
+        let tid = &self.reader_for(tid);
         let Some(discovery) = self.controllers.get_mut(tid).filter(|discovery| discovery.device.is_some()) else {
             return;
         };

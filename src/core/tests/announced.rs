@@ -129,7 +129,8 @@ fn what_a_finder_in_another_process_forgot_stays_connected_what_it_excluded_does
         let report = |connected| Report {
             source: dc(DC).tid,
             testimony: fresh(&["nqn.a@192.0.2.9"]),
-            announced: true,
+            referrals: BTreeSet::new(),
+            origin: Origin::Discovered,
             connected,
         };
         world.event(Event::FinderReports(vec![report(true)]));

@@ -9,6 +9,7 @@ mod connecting;
 mod host;
 mod pages;
 mod parking;
+mod referrals;
 mod session;
 mod walk;
 mod withdrawal;
@@ -70,6 +71,7 @@ struct World {
 }
 
 /// What the configuration files say.
+#[derive(Clone)]
 struct Settings {
     discovery: Vec<ControllerEntry>,
     io: Vec<ControllerEntry>,
@@ -277,6 +279,13 @@ impl World {
         self.event(Event::Inquired { ticket, outcome });
     }
 
+    /// The page read from this controller is answered with such entries.
+    fn page_of(&mut self, device: &str, entries: &[&str]) {
+        let index = self.page_reads.iter().position(|(_, of)| of == device);
+        let (ticket, _) = self.page_reads.remove(index.unwrap_or_else(|| panic!("no read of {device}")));
+        self.event(Event::PageRead { ticket, outcome: Ok(page(entries).into()) });
+    }
+
     fn page_read(&mut self, outcome: Result<Box<[u8]>, String>) {
         let (ticket, _) = self.page_reads.remove(0);
         self.event(Event::PageRead { ticket, outcome });
@@ -456,15 +465,21 @@ fn serving(id: &LinkId, name: &str) -> Device {
     }
 }
 
-/// A discovery log page with NVM subsystem entries like `nqn.a@192.0.2.9`.
+/// A discovery log page with entries like `nqn.a@192.0.2.9` for NVM subsystems, `>192.0.2.2` and `>nqn.x@192.0.2.2` for
+/// referrals, `=192.0.2.1` for the discovery controller itself.
 fn page(entries: &[&str]) -> Vec<u8> {
     let mut bytes = vec![0; 1024];
     bytes[8..16].copy_from_slice(&(entries.len() as u64).to_le_bytes());
     for entry in entries {
-        let (nqn, traddr) = entry.split_once('@').unwrap();
+        let (subtype, trsvcid, entry) = match (entry.strip_prefix('>'), entry.strip_prefix('=')) {
+            (Some(entry), _) => (1, b"8009", entry),
+            (_, Some(entry)) => (3, b"8009", entry),
+            _ => (2, b"4420", *entry),
+        };
+        let (nqn, traddr) = entry.split_once('@').unwrap_or((DISCOVERY_NQN, entry));
         let mut record = [0; 1024];
-        record[..3].copy_from_slice(&[3, 1, 2]);
-        record[32..36].copy_from_slice(b"4420");
+        record[..3].copy_from_slice(&[3, 1, subtype]);
+        record[32..36].copy_from_slice(trsvcid);
         record[256..][..nqn.len()].copy_from_slice(nqn.as_bytes());
         record[512..][..traddr.len()].copy_from_slice(traddr.as_bytes());
         bytes.extend(record);

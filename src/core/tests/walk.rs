@@ -1,6 +1,8 @@
 //! Random walks: any event, in any order, nonsense included. [`World`] checks what must hold.
 
 use super::*;
+use crate::core::finder::{Finder, Origin};
+use crate::core::page::Contents;
 
 /// xorshift64 (Marsaglia 2003).
 struct Random(u64);
@@ -24,6 +26,7 @@ impl Random {
 
 const PATHS: [&str; 5] =
     ["nqn.a@192.0.2.9", "nqn.b@192.0.2.9", "nqn.a@192.0.2.9%eth0", "nqn.a@192.0.2.9%eth1", "nqn.c@192.0.2.10"];
+const REFERRALS: [&str; 5] = [">192.0.2.1", ">192.0.2.2", ">192.0.2.3", ">192.0.2.4", ">nqn.dc1@192.0.2.3"];
 const ERRNOS: [Errno; 5] = [Errno::EIO, Errno::EALREADY, Errno::ETIMEDOUT, Errno::ECONNREFUSED, Errno::ENOKEY];
 
 struct Walk {
@@ -165,7 +168,9 @@ impl Walk {
     fn page_answered(&mut self) {
         self.steps_answered();
         if !self.world.page_reads.is_empty() {
-            let listed: Vec<_> = self.some_paths().into_iter().filter(|path| !path.contains('%')).collect();
+            let paths = self.some_paths().into_iter().filter(|path| !path.contains('%'));
+            let referrals = REFERRALS.into_iter().filter(|_| self.random.one_in(4));
+            let listed: Vec<_> = paths.chain(referrals).collect();
             match self.random.below(4) {
                 0 => self.world.page_read(Err("no".into())),
                 1 => self.world.declining_page(&listed),
@@ -224,6 +229,47 @@ impl Walk {
         connects.chain(disconnects).chain(steps).any(|asked| asked == ticket)
     }
 
+    fn finder(&self) -> &Finder {
+        self.world.machine.finder().unwrap()
+    }
+
+    /// Wanted is what can be reached from what is configured or announced, by the last good pages: nothing else, and
+    /// nothing less, but what is there by another name.
+    fn check_roster(&self) {
+        let finder = self.finder();
+        let is_root = |tid: &&Rc<TransportId>| finder.origin(tid) != Some(Origin::Referral);
+        let mut reached: BTreeSet<_> = finder.controllers().filter(is_root).cloned().collect();
+        let mut frontier = reached.clone();
+        while let Some(lister) = frontier.pop_first() {
+            let listed = finder.page(&lister).map(|page| Contents::of_page(page, &lister).referrals);
+            for tid in listed.into_iter().flatten().filter(|tid| !reached.contains(tid)).collect::<Vec<_>>() {
+                if finder.knows(&tid) {
+                    frontier.insert(tid.clone());
+                    reached.insert(tid);
+                } else {
+                    let is_there = |other: &&Rc<TransportId>| other.traddr() == tid.traddr();
+                    assert!(finder.controllers().any(|other| is_there(&other)), "{tid} is not followed");
+                }
+            }
+        }
+        let roster: BTreeSet<_> = finder.controllers().cloned().collect();
+        assert_eq!(roster, reached);
+    }
+
+    /// Who was referred to is so after a restart, before anybody has been heard.
+    fn check_restart(&self) {
+        let before = &self.world;
+        let devices: Vec<Device> = before.machine.links().devices().cloned().collect();
+        let mut after = World::new();
+        after.settings = before.settings.clone();
+        after.inherit(before.machine.legacy(before.now), devices);
+        after.configure();
+        let finder = self.finder();
+        for tid in finder.controllers().filter(|tid| finder.origin(tid) == Some(Origin::Referral)) {
+            assert!(after.machine.finder().unwrap().knows(tid), "{tid} is forgotten");
+        }
+    }
+
     /// Whatever happened: when nothing is wanted any more and all is answered, nothing is left.
     fn wind_up(&mut self) {
         self.world.event(Event::FabricsReady(true));
@@ -256,7 +302,9 @@ fn whatever_happens() {
         walk.reload();
         for _ in 0..60 {
             walk.step();
+            walk.check_roster();
         }
+        walk.check_restart();
         walk.wind_up();
     }
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::core::Report;
+use crate::core::finder::Origin;
 
 const PATH: &str = "nqn.a@192.0.2.9";
 
@@ -19,7 +20,13 @@ fn list(world: &mut World, device: &str, entries: &[&str]) {
 }
 
 fn report(source: &str, testimony: Testimony) -> Report {
-    Report { source: dc(source).tid, testimony, announced: false, connected: true }
+    Report {
+        source: dc(source).tid,
+        testimony,
+        referrals: BTreeSet::new(),
+        origin: Origin::Configured,
+        connected: true,
+    }
 }
 
 /// What an earlier run left: [`PATH`], listed by the discovery controller, both connected and ours.

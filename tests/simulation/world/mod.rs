@@ -12,7 +12,7 @@ use nix::errno::Errno;
 
 use stas::core::device::{ControllerKind, Device};
 use stas::core::links::LinkId;
-use stas::core::page::{self};
+use stas::core::page::Contents;
 use stas::core::portal::PortalId;
 use stas::core::{Action, Event, Legacy, Ticket};
 use stas::helper::message::{Capabilities, Failure};
@@ -370,7 +370,7 @@ impl World {
         let expected: BTreeSet<(&str, &str)> = members(paths).map(|path| PATHS[path]).collect();
         for tid in finder.controllers().filter(is_it) {
             let Some(page) = finder.page(tid) else { continue };
-            let (listed, _) = page::paths(page, tid);
+            let listed = Contents::of_page(page, tid).paths;
             let is_this = listed.len() == paths.count_ones() as usize
                 && listed.iter().all(|path| expected.contains(&(path.subsysnqn(), path.traddr())));
             if is_this {
