@@ -17,6 +17,7 @@ use stas::helper::message::{ConnectRequest, Failure};
 use stas::kernel::{admin, fabrics, sysfs};
 use stas::wire::discovery::{Entry, LogPage, MAX_RECORDS};
 use stas::wire::pdu::{self, Answer};
+use stas::wire::rtnetlink;
 use stas::wire::supported::SupportedLogPages;
 use stas::wire::uevent::{NvmeEvent, Uevent};
 
@@ -134,6 +135,16 @@ pub fn uevent(data: &[u8]) {
         NvmeEvent::FcDiscovery => assert_eq!(uevent.subsystem(), "fc"),
         NvmeEvent::None => {}
     }
+}
+
+/// A datagram of the kernel's about the network.
+pub fn rtnetlink(data: &[u8]) {
+    assert!(rtnetlink_messages(data) <= data.len() / 16, "more messages than there is room for");
+}
+
+/// The same; how many messages of interest there were.
+pub fn rtnetlink_messages(data: &[u8]) -> usize {
+    rtnetlink::messages(data).count()
 }
 
 /// What a port answers to an NVMe/TCP ICReq: a verdict, once reached, stays.

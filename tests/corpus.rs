@@ -69,6 +69,15 @@ fn avahi() {
 }
 
 #[test]
+fn rtnetlink() {
+    run("rtnetlink", rtnetlink_seeds(), entry::rtnetlink);
+    let interesting = [("link", 1), ("address", 1), ("address6", 1), ("default-route", 1), ("both", 2), ("cut", 1)];
+    for (name, messages) in interesting {
+        assert_eq!(entry::rtnetlink_messages(&rtnetlink_seeds()[name]), messages, "{name}");
+    }
+}
+
+#[test]
 fn pdu() {
     run("pdu", pdu_seeds(), entry::pdu);
 }
@@ -175,6 +184,48 @@ fn uevent_seeds() -> Seeds {
         ("namespace", message("add", &format!("{nvme0}/nvme0n1"), "SUBSYSTEM=block DEVTYPE=disk DEVNAME=nvme0n1")),
         ("cut", cut),
         ("libudev", b"libudev\0\xfe\xed\xca\xfe\0\0\0\x28".to_vec()),
+    ])
+}
+
+/// As a machine with little-endian numbers has them.
+fn rtnetlink_seeds() -> Seeds {
+    let padded = |mut bytes: Vec<u8>| {
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    };
+    let message = |kind: u16, body: &[u8]| {
+        let length = 16 + body.len() as u32;
+        padded([&length.to_le_bytes()[..], &kind.to_le_bytes(), &[0; 10], body].concat())
+    };
+    let attribute = |kind: u16, value: &[u8]| {
+        padded([&(4 + value.len() as u16).to_le_bytes()[..], &kind.to_le_bytes(), value].concat())
+    };
+    let link = |family| {
+        let header = [family, 0, 1, 0, 2, 0, 0, 0, 0x43, 0x10, 1, 0, 0, 0, 0, 0];
+        message(16, &[&header[..], &attribute(3, b"eth0\0")].concat())
+    };
+    let address = |family, ip: &[u8], flags: u32| {
+        let header = [family, 24, 0x80, 0, 2, 0, 0, 0];
+        let rest = [attribute(1, ip), attribute(3, b"eth0\0"), attribute(8, &flags.to_le_bytes())].concat();
+        message(20, &[&header[..], &rest].concat())
+    };
+    let link_local = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+    let route = |bits| message(24, &[2, bits, 0, 0, 254, 3, 0, 1, 0, 0, 0, 0]);
+    let both = [link(0), address(2, &[192, 0, 2, 1], 0x80)].concat();
+    let cut = both[..both.len() - 1].to_vec();
+    Seeds::from([
+        ("link", link(0)),
+        ("bridge-port", link(7)),
+        ("address", address(2, &[192, 0, 2, 1], 0x80)),
+        ("address6", address(10, &link_local, 0x80)),
+        ("tentative", address(10, &link_local, 0x40)),
+        ("address-too-short", address(10, &link_local[..7], 0x80)),
+        ("default-route", route(0)),
+        ("other-route", route(24)),
+        ("both", both),
+        ("cut", cut),
+        ("zero-length", vec![0; 64]),
+        ("attribute-of-zero-length", message(16, &[0; 40])),
     ])
 }
 

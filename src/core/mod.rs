@@ -18,6 +18,7 @@ pub mod devices;
 pub mod evidence;
 pub mod finder;
 pub mod links;
+pub mod network;
 pub mod note;
 pub mod page;
 pub mod policy;
@@ -38,6 +39,7 @@ use crate::core::device::{ControllerKind, Device};
 use crate::core::evidence::Testimony;
 use crate::core::finder::{Finder, Origin, Rules};
 use crate::core::links::{LinkChange, LinkId, Links};
+use crate::core::network::{Changes, NetworkChange};
 use crate::core::note::Note;
 use crate::core::policy::Policy;
 use crate::core::portal::PortalId;
@@ -107,6 +109,8 @@ pub enum Event {
     FinderMentions(Vec<Report>),
     /// All discovery controllers that announce themselves now. What is missing here and was there before is withdrawn.
     Announced(BTreeSet<Announcement>),
+    /// The network of this host changed. Of interest only while [`Machine::waits_for_network`].
+    NetworkChanged(NetworkChange),
     /// The daemon is asked to stop. No connect is started any more.
     Stop,
 }
@@ -203,6 +207,8 @@ pub struct Machine {
     fading: BTreeSet<Rc<TransportId>>,
     /// The legacy may have changed since it was last saved.
     unsaved: bool,
+    /// Of the network.
+    network: Changes,
     /// To be published.
     changes: VecDeque<Change>,
 }
@@ -224,6 +230,7 @@ impl Machine {
             persistent_connections: true,
             fading: BTreeSet::new(),
             unsaved: false,
+            network: Changes::default(),
             changes: VecDeque::new(),
         }
     }
@@ -325,6 +332,7 @@ impl Machine {
                     self.unsaved = true;
                 }
             }
+            Event::NetworkChanged(change) => self.network.hear(change),
             Event::Stop => {
                 self.links.set_ready(false);
                 if let (Some(finder), false) = (&mut self.finder, self.persistent_connections) {
@@ -338,7 +346,7 @@ impl Machine {
     /// When [`Machine::handle_deadline`] wants to be called, if no event comes before.
     pub fn poll_deadline(&self) -> Option<Instant> {
         let finder = self.finder.as_ref().and_then(Finder::deadline);
-        self.links.deadline().into_iter().chain(finder).min()
+        self.links.deadline().into_iter().chain(finder).chain(self.network.deadline()).min()
     }
 
     pub fn handle_deadline(&mut self, now: Instant) {
@@ -346,12 +354,14 @@ impl Machine {
         if let Some(finder) = &mut self.finder {
             finder.handle_deadline(now, &mut self.links);
         }
+        self.follow_network(now);
         self.settle(now);
     }
 
     /// What is to be done next; ask until `None`. Ask after all events that are ready have been handled: what concerns the
     /// same controller is done once.
     pub fn poll_action(&mut self, now: Instant) -> Option<Action> {
+        self.follow_network(now);
         self.links
             .poll_action(now)
             .or_else(|| self.finder.as_mut().and_then(|finder| finder.poll_action(&mut self.links)))
@@ -365,6 +375,11 @@ impl Machine {
     /// flight does, a minute and more.
     pub fn may_stop(&self) -> bool {
         !self.links.is_disconnecting()
+    }
+
+    /// Whether a change of the network could help somebody.
+    pub fn waits_for_network(&self) -> bool {
+        self.links.are_waiting()
     }
 
     pub fn links(&self) -> &Links {
@@ -429,6 +444,13 @@ impl Machine {
             connector.hear(now, &source, testimony, &mut self.links);
         }
         self.unsaved = true;
+    }
+
+    /// What waits for its time is tried at once where the network changed.
+    fn follow_network(&mut self, now: Instant) {
+        if let Some(changes) = self.network.take(now) {
+            self.links.start_over_where(now, |way| changes.iter().any(|change| change.concerns(way)));
+        }
     }
 
     /// Something about a kernel controller, for the discovery controllers that it is.

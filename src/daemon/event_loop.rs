@@ -19,6 +19,7 @@ use crate::bus::signal::Signal as BusSignal;
 use crate::bus::{BusEvent, BusTokens, ControllerId, FinderPage, PrivateServer, Role, SystemBus};
 use crate::core::device::ControllerKind;
 use crate::core::{Action, Change, Event, Machine};
+use crate::daemon::network::Network;
 use crate::daemon::notify::ServiceManager;
 use crate::daemon::options::{Options, Program};
 use crate::daemon::probe::Probes;
@@ -28,7 +29,7 @@ use crate::daemon::requests::{FABRICS, Requests};
 use crate::daemon::settings::{Paths, Settings};
 use crate::daemon::state_file::StateFile;
 use crate::helper::Helper;
-use crate::kernel::netlink::{MESSAGE_MAX, Received, UeventSocket};
+use crate::kernel::netlink::{KernelSocket, MESSAGE_MAX, Received};
 use crate::kernel::sysfs::{CLASS, Sysfs};
 use crate::wire::uevent::{ControllerEvent, NvmeEvent, Uevent};
 
@@ -38,7 +39,8 @@ const TIMER: Token = Token(2);
 const HELPER: Token = Token(3);
 const BUS: BusTokens = BusTokens { bus: Token(4), watch: Token(5) };
 const PRIVATE: Token = Token(6);
-const PROBES: Token = Token(PRIVATE.0 + PrivateServer::TOKENS);
+const NETWORK: Token = Token(PRIVATE.0 + PrivateServer::TOKENS);
+const PROBES: Token = Token(NETWORK.0 + 1);
 
 /// How long a bus that neither gives nor refuses our names can keep us from being ready.
 const BUS_PATIENCE: Duration = Duration::from_secs(5);
@@ -61,10 +63,11 @@ pub struct Daemon {
     /// What the timer is set to.
     armed: Option<Instant>,
     signals: SignalFd,
-    uevents: UeventSocket,
+    uevents: KernelSocket,
     sysfs: Sysfs,
     requests: Requests,
     probes: Probes,
+    network: Network,
     machine: Machine,
     state_file: StateFile,
     bus: Option<SystemBus>,
@@ -111,10 +114,11 @@ impl Daemon {
             )?,
             armed: None,
             signals: describe("signalfd", SignalFd::with_flags(mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC))?,
-            uevents: describe("netlink", UeventSocket::open())?,
+            uevents: describe("netlink", KernelSocket::uevents())?,
             sysfs: Sysfs::new(CLASS),
             requests: Requests::new(helper),
             probes: Probes::new(PROBES),
+            network: Network::new(NETWORK),
             machine: Machine::new(program.roles(), seed()),
             state_file: StateFile::new(directory),
             bus: None,
@@ -195,6 +199,7 @@ impl Daemon {
             if self.is_done(now) {
                 return Ok(());
             }
+            self.network.listen(self.machine.waits_for_network(), self.poll.registry());
             self.arm_timer(now).map_err(|error| format!("timer: {error}"))?;
             match self.poll.poll(&mut events, None) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -242,6 +247,12 @@ impl Daemon {
             self.handle_timer(now);
         }
         self.handle_probes(now);
+        if is_ready(NETWORK) {
+            for change in self.network.ready() {
+                log::debug!("the network changed: {change:?}");
+                self.machine.handle(now, Event::NetworkChanged(change));
+            }
+        }
         Ok(())
     }
 

@@ -9,6 +9,7 @@
 
 mod event_loop;
 mod logger;
+mod network;
 mod notify;
 pub mod options;
 mod probe;

@@ -1,4 +1,5 @@
-//! The Linux NVMe host driver: option strings of /dev/nvme-fabrics, sysfs, admin commands, uevents.
+//! The Linux NVMe host driver: option strings of /dev/nvme-fabrics, sysfs, admin commands, uevents; and what the network
+//! layer tells.
 //!
 //! Each module knows one of the kernel's interfaces and nothing of what is wanted from it. Calls that may block for more
 //! than a moment are made by [`crate::helper`]'s children only; it is said where that is so.
@@ -6,4 +7,5 @@
 pub mod admin;
 pub mod fabrics;
 pub mod netlink;
+pub mod rtnetlink;
 pub mod sysfs;

@@ -38,6 +38,7 @@ pub use crate::core::links::link::{Disposal, LinkChange, LinkId, needs_discovery
 use crate::core::links::link::{Link, State};
 use crate::core::links::portals::Portals;
 use crate::core::links::turns::Turns;
+use crate::core::network::Way;
 use crate::core::portal::PortalId;
 use crate::core::{Action, Ticket};
 use crate::helper::message::Failure;
@@ -46,6 +47,8 @@ use crate::helper::message::Failure;
 #[derive(Debug)]
 pub struct Links {
     links: BTreeMap<LinkId, Link>,
+    /// How many of them are connected.
+    live: usize,
     devices: Devices,
     portals: Portals,
     turns: Turns,
@@ -72,6 +75,7 @@ impl Links {
     pub fn new(seed: u64) -> Links {
         Links {
             links: BTreeMap::new(),
+            live: 0,
             devices: Devices::default(),
             portals: Portals::new(seed.rotate_left(16)),
             turns: Turns::default(),
@@ -168,18 +172,51 @@ impl Links {
         }
     }
 
-    /// There may be an answer by now: asks at once where the last one was none, and starts over with the shortest wait.
-    pub fn hurry(&mut self, id: &LinkId) {
-        if let Some(Link { state: State::AwaitingPortal, portal: Some(portal), .. }) = self.links.get(id)
-            && self.portals.hurry(portal)
+    /// There may be an answer by now: tries at once what waits for its time at this place, and starts over with the shortest
+    /// wait.
+    pub fn hurry(&mut self, now: Instant, id: &LinkId) {
+        let is_waiting = |state: &State| matches!(state, State::AwaitingPortal | State::BackingOff);
+        for id in self.in_state(id, is_waiting) {
+            let Some(Link { state, portal, .. }) = self.links.get(&id) else {
+                continue;
+            };
+            match (state, portal) {
+                (State::AwaitingPortal, Some(portal)) if self.portals.hurry(portal) => {
+                    self.actions.push_back(Action::Probe(portal.clone()));
+                }
+                (State::BackingOff, _) => self.hurry_back(now, &id),
+                _ => {}
+            }
+        }
+    }
+
+    /// One that held up the host has to wait all the same: see [`Portals::hurry`].
+    fn hurry_back(&mut self, now: Instant, id: &LinkId) {
+        if let Some(link) = self.links.get_mut(id)
+            && !link.portal.as_ref().is_some_and(|portal| self.portals.held_up(portal))
         {
-            self.actions.push_back(Action::Probe(portal.clone()));
+            link.failures = link.failures.min(1);
+            self.retry(now, id);
+        }
+    }
+
+    /// The network changed there: whatever waits for its time is tried at once, and waits start over with the shortest.
+    pub fn start_over_where(&mut self, now: Instant, is_there: impl Fn(Way<'_>) -> bool) {
+        let probed = self.portals.start_over(false, |portal| is_there(Way::from(portal)));
+        self.actions.extend(probed.into_iter().map(Action::Probe));
+        let is_concerned = |id: &&LinkId| {
+            let state = self.links.get(*id).map(|link| &link.state);
+            state == Some(&State::BackingOff) && id.tid.transport().is_ip() && is_there(Way::from(&*id.tid))
+        };
+        let waiting: Vec<LinkId> = self.retries.keys().filter(is_concerned).cloned().collect();
+        for id in waiting {
+            self.hurry_back(now, &id);
         }
     }
 
     /// The administrator asks: whatever waits for its time is tried at once, and waits start over with the shortest.
     pub fn start_over(&mut self, now: Instant) {
-        self.actions.extend(self.portals.start_over().into_iter().map(Action::Probe));
+        self.actions.extend(self.portals.start_over(true, |_| true).into_iter().map(Action::Probe));
         let mut waiting = Vec::new();
         for (id, link) in &mut self.links {
             link.failures = link.failures.min(1);

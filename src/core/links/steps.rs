@@ -325,6 +325,7 @@ impl Links {
                 self.stuck.remove(&device);
             }
             State::Live { device, .. } => {
+                self.live = self.live.saturating_sub(1);
                 self.devices.stop_serving(&device, id);
                 self.changes.push_back(LinkChange::Down { id: id.clone(), device });
             }
@@ -337,6 +338,7 @@ impl Links {
         match &link.state {
             State::AwaitingPortal => portal.into_iter().for_each(|portal| self.portals.wait(portal, id)),
             State::Live { device, .. } => {
+                self.live = self.live.saturating_add(1);
                 self.devices.serve(device, id);
                 self.changes.push_back(LinkChange::Up { id: id.clone(), device: device.clone() });
             }

@@ -59,6 +59,11 @@ impl Links {
         ours.map(|(id, _)| id).chain(&self.ours_before)
     }
 
+    /// Whether any controller is wanted and not connected.
+    pub fn are_waiting(&self) -> bool {
+        self.links.len() > self.live
+    }
+
     /// Whether something is to be disconnected that still is not: at once, or as soon as its connect is done. What could
     /// not be disconnected and waits for the next try does not count.
     pub fn is_disconnecting(&self) -> bool {

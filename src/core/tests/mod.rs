@@ -6,6 +6,7 @@
 mod adoption;
 mod announced;
 mod connecting;
+mod hurry;
 mod pages;
 mod parking;
 mod session;

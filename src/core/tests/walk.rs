@@ -1,6 +1,7 @@
 //! Random walks: any event, in any order, nonsense included. [`World`] checks what must hold.
 
 use super::*;
+use crate::core::network::NetworkChange;
 
 /// xorshift64 (Marsaglia 2003).
 struct Random(u64);
@@ -185,12 +186,13 @@ impl Walk {
         if self.is_asked(ticket) {
             return;
         }
-        let event = match self.random.below(6) {
+        let event = match self.random.below(7) {
             0 => Event::Connected { ticket, outcome: Err(Failure::Gone) },
             1 => Event::Disconnected { ticket, outcome: Ok(()) },
             2 => Event::PageRead { ticket, outcome: Ok(page(&[]).into()) },
             3 => Event::Probed { portal: PortalId::of(&io(PATHS[0]).tid, true).unwrap(), outcome: Ok(()) },
             4 => Event::FabricsReady(!self.random.one_in(4)),
+            5 => Event::NetworkChanged(NetworkChange::Link("eth0".into())),
             _ => {
                 // Events were lost: some are gone, some are new, some names are others' by now.
                 let known: Vec<Device> = self.world.machine.links().devices().cloned().collect();
