@@ -16,6 +16,7 @@ use stas::core::tid::canonical_address;
 use stas::helper::message::{ConnectRequest, Failure};
 use stas::kernel::{admin, fabrics, sysfs};
 use stas::wire::discovery::{Entry, LogPage, MAX_RECORDS};
+use stas::wire::dns;
 use stas::wire::pdu::{self, Answer};
 use stas::wire::rtnetlink;
 use stas::wire::supported::SupportedLogPages;
@@ -145,6 +146,21 @@ pub fn rtnetlink(data: &[u8]) {
 /// The same; how many messages of interest there were.
 pub fn rtnetlink_messages(data: &[u8]) -> usize {
     rtnetlink::messages(data).count()
+}
+
+/// What a name server answers: the question's identifier, question and length are taken as they come.
+pub fn dns(data: &[u8]) {
+    let query = dns::query(0x1234, "array.example.org", dns::Kind::A).expect("a name");
+    for message in [data.to_vec(), [&query[..2], data].concat()] {
+        if let Some(dns::Answer::Addresses(addresses)) = dns::answer(&query, &message) {
+            assert!(addresses.len() <= message.len() / 15 && addresses.iter().all(|ip| ip.is_ipv4()));
+        }
+    }
+    let name = String::from_utf8_lossy(data);
+    if let Some(query) = dns::query(1, &name, dns::Kind::Aaaa) {
+        assert!(query.len() <= 12 + 255 + 4);
+        assert_eq!(dns::answer(&query, &query), None);
+    }
 }
 
 /// What a port answers to an NVMe/TCP ICReq: a verdict, once reached, stays.

@@ -78,6 +78,11 @@ fn rtnetlink() {
 }
 
 #[test]
+fn dns() {
+    run("dns", dns_seeds(), entry::dns);
+}
+
+#[test]
 fn pdu() {
     run("pdu", pdu_seeds(), entry::pdu);
 }
@@ -226,6 +231,28 @@ fn rtnetlink_seeds() -> Seeds {
         ("cut", cut),
         ("zero-length", vec![0; 64]),
         ("attribute-of-zero-length", message(16, &[0; 40])),
+    ])
+}
+
+/// Without the identifier, which the fuzz target puts before it.
+fn dns_seeds() -> Seeds {
+    let message = |rcode: u8, answers: u8, records: &[u8]| {
+        let header = [0x81, 0x80 | rcode, 0, 1, 0, answers, 0, 0, 0, 0];
+        [&header[..], b"\x05array\x07example\x03org\0\0\x01\0\x01", records].concat()
+    };
+    let a = [0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 1];
+    let alias = b"\xc0\x0c\0\x05\0\x01\0\0\0\x3c\0\x08\x05other\xc0\x12";
+    let of_alias = [b"\x05other\xc0\x12", &a[2..]].concat();
+    Seeds::from([
+        ("address", message(0, 1, &a)),
+        ("two-addresses", message(0, 2, &[a, a].concat())),
+        ("alias", message(0, 2, &[&alias[..], &of_alias].concat())),
+        ("no-such-name", message(3, 0, &[])),
+        ("server-failure", message(2, 0, &[])),
+        ("cut", message(0, 9, &a[..9])),
+        ("endless-name", message(0, 0xff, &[1; 300])),
+        ("pointer-to-itself", message(0, 1, &[0xc0, 28, 0, 1])),
+        ("a-name", b"array.example.org".to_vec()),
     ])
 }
 

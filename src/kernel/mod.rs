@@ -4,6 +4,7 @@
 //! Each module knows one of the kernel's interfaces and nothing of what is wanted from it. Calls that may block for more
 //! than a moment are made by [`crate::helper`]'s children only; it is said where that is so.
 
+pub mod address;
 pub mod admin;
 pub mod fabrics;
 pub mod netlink;
