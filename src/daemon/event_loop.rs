@@ -340,6 +340,10 @@ impl Daemon {
                 log::debug!("{device}: reading the discovery log page");
                 self.requests.read_log_page(ticket, self.machine.links().device(&device), port_local);
             }
+            Action::Resolve { ticket, name } => {
+                log::debug!("{name}: resolving");
+                self.requests.resolve(ticket, &name);
+            }
             Action::ReadDevices => self.read_devices(now),
             Action::Publish(change) => self.publish(now, change),
             Action::Save => self.state_file.save(&self.machine.legacy(now)),

@@ -35,6 +35,7 @@ mod interop;
 mod logs;
 mod mdns;
 mod module;
+mod names;
 mod network;
 mod notify;
 mod one_process;

@@ -135,7 +135,8 @@ impl Finder {
             links.want(now, link_id(&tid), options);
             links.set_tentative(&link_id(&tid), false);
         }
-        let (kept, dropped): (Vec<_>, Vec<_>) = before.into_iter().partition(|tid| self.outlives_configuration(tid));
+        let before = before.into_iter().filter(|tid| !self.policy.spares_replaced(tid));
+        let (kept, dropped): (Vec<_>, Vec<_>) = before.partition(|tid| self.outlives_configuration(tid));
         for tid in &kept {
             if let Some(discovery) = self.controllers.get_mut(tid) {
                 discovery.origin = Origin::Discovered;
@@ -150,7 +151,9 @@ impl Finder {
         for (tid, unseen) in std::mem::take(&mut self.remembered) {
             self.bring_back(now, &tid, unseen, links);
         }
-        links.dispose_of_leftovers(now, ControllerKind::Discovery, Disposal::Disconnect);
+        if !self.policy.spares_leftovers() {
+            links.dispose_of_leftovers(now, ControllerKind::Discovery, Disposal::Disconnect);
+        }
     }
 
     /// Whether a controller that is not configured stays all the same.

@@ -13,6 +13,9 @@
 //!                                                └── no longer wanted ──▶ forgotten
 //! ```
 //!
+//! A link whose address is a host name waits (Unresolved) until [`names`](super::names) wants another in its place. What is
+//! known of such alternates outlives that they are wanted.
+//!
 //! A controller of the kernel that serves a link is adopted from every state but Connecting and Disconnecting: those wait
 //! for the kernel's word. A link that is not wanted any more is forgotten from every other state. A disconnect that fails
 //! is tried again (AwaitingDisconnect, then Disconnecting once more) until it works, the controller goes, or somebody wants
@@ -35,7 +38,7 @@ use crate::core::deadlines::Deadlines;
 use crate::core::device::{ControllerKind, Device};
 use crate::core::devices::Devices;
 pub use crate::core::links::link::{Disposal, LinkChange, LinkId, needs_discovery_option};
-use crate::core::links::link::{Link, State};
+use crate::core::links::link::{Link, Retired, State};
 use crate::core::links::portals::Portals;
 use crate::core::links::turns::Turns;
 use crate::core::network::Way;
@@ -47,8 +50,8 @@ use crate::helper::message::Failure;
 #[derive(Debug)]
 pub struct Links {
     links: BTreeMap<LinkId, Link>,
-    /// How many of them are connected.
-    live: usize,
+    /// How many of them are [settled](State::is_settled).
+    settled: usize,
     devices: Devices,
     portals: Portals,
     turns: Turns,
@@ -60,6 +63,10 @@ pub struct Links {
     /// By device name: the links in AwaitingDisconnect.
     stuck: BTreeMap<String, LinkId>,
     last_ticket: Ticket,
+    /// Links of which one is wanted in the place of another.
+    alternates: BTreeSet<LinkId>,
+    /// Of those, the ones that were wanted before.
+    retired: BTreeMap<LinkId, Retired>,
     /// Links that were ours before this process started.
     ours_before: BTreeSet<LinkId>,
     /// The kernel can be asked to connect.
@@ -75,7 +82,7 @@ impl Links {
     pub fn new(seed: u64) -> Links {
         Links {
             links: BTreeMap::new(),
-            live: 0,
+            settled: 0,
             devices: Devices::default(),
             portals: Portals::new(seed.rotate_left(16)),
             turns: Turns::default(),
@@ -85,6 +92,8 @@ impl Links {
             disconnecting: BTreeMap::new(),
             stuck: BTreeMap::new(),
             last_ticket: 0,
+            alternates: BTreeSet::new(),
+            retired: BTreeMap::new(),
             ours_before: BTreeSet::new(),
             ready: false,
             backoff: BackOff::new(seed),
@@ -110,19 +119,27 @@ impl Links {
                 if let Some(portal) = &portal {
                     self.portals.join(portal, &id);
                 }
+                let before = self.take_retired(&id, portal.as_ref());
+                let (failures, complaint, retry_at) = match before {
+                    Some(Retired { failures, complaint, retry_at, .. }) => (failures, complaint, retry_at),
+                    None => (0, None, None),
+                };
                 let state = State::BackingOff;
                 let link = Link {
                     state,
                     options,
                     portal,
                     wanted: Ok(()),
-                    failures: 0,
+                    failures,
                     tentative: false,
                     was_parked: false,
-                    complaint: None,
+                    complaint,
                 };
                 self.links.insert(id.clone(), link);
-                self.seek(now, &id);
+                match retry_at.filter(|at| *at > now && self.existing(&id).is_none()) {
+                    Some(at) => self.retries.set(id, at),
+                    None => self.seek(now, &id),
+                }
             }
         }
     }
@@ -161,7 +178,18 @@ impl Links {
                 let device = device.clone();
                 self.let_go(id, &device);
             }
+            state if state.can_adopt() && self.alternates.contains(id) => self.retire(id),
             _ => self.forget(id),
+        }
+    }
+
+    /// These links are tried one in the place of another: of each is told when it fails, and what is known of it outlives
+    /// that it is wanted, so that its waits go on.
+    pub fn set_alternates(&mut self, alternates: BTreeSet<LinkId>) {
+        self.alternates = alternates;
+        let over: Vec<LinkId> = self.retired.keys().filter(|id| !self.alternates.contains(*id)).cloned().collect();
+        for id in over {
+            self.take_retired(&id, None);
         }
     }
 
@@ -204,6 +232,7 @@ impl Links {
     pub fn start_over_where(&mut self, now: Instant, is_there: impl Fn(Way<'_>) -> bool) {
         let probed = self.portals.start_over(false, |portal| is_there(Way::from(portal)));
         self.actions.extend(probed.into_iter().map(Action::Probe));
+        self.retired.iter_mut().filter(|(id, _)| is_there(Way::from(&*id.tid))).for_each(|(_, link)| link.start_over());
         let is_concerned = |id: &&LinkId| {
             let state = self.links.get(*id).map(|link| &link.state);
             state == Some(&State::BackingOff) && id.tid.transport().is_ip() && is_there(Way::from(&*id.tid))
@@ -217,6 +246,7 @@ impl Links {
     /// The administrator asks: whatever waits for its time is tried at once, and waits start over with the shortest.
     pub fn start_over(&mut self, now: Instant) {
         self.actions.extend(self.portals.start_over(true, |_| true).into_iter().map(Action::Probe));
+        self.retired.values_mut().for_each(Retired::start_over);
         let mut waiting = Vec::new();
         for (id, link) in &mut self.links {
             link.failures = link.failures.min(1);

@@ -7,6 +7,7 @@ mod adoption;
 mod announced;
 mod connecting;
 mod hurry;
+mod names;
 mod pages;
 mod parking;
 mod session;
@@ -20,7 +21,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 
 use crate::config::settings::{
-    Common, ConnectOptions, ConnectorSettings, ControllerEntry, DisconnectScope, Exclusion, FinderSettings,
+    Common, ConnectOptions, ConnectorSettings, ControllerEntry, DisconnectScope, Exclusion, FinderSettings, IpFamily,
     Persistence, Persistent,
 };
 use crate::core::device::{ControllerKind, Device};
@@ -55,6 +56,7 @@ struct World {
     can: Capabilities,
     /// Whether the last page was asked for with the entries of one port only.
     port_local: bool,
+    resolves: Vec<(Ticket, Rc<str>)>,
     device_reads: usize,
     published: Vec<Change>,
     notes: Vec<String>,
@@ -71,6 +73,7 @@ struct Settings {
     scope: DisconnectScope,
     persistent_connections: bool,
     ignore_iface: bool,
+    ip_family: IpFamily,
     persistence: Persistence,
     pleo: bool,
     persistent: Persistent,
@@ -91,6 +94,7 @@ impl World {
             scope: DisconnectScope::OnlyStasConnections,
             persistent_connections: true,
             ignore_iface: false,
+            ip_family: IpFamily::default(),
             persistence: Persistence::Forever,
             pleo: true,
             persistent: Persistent::Auto,
@@ -109,6 +113,7 @@ impl World {
             by_hand: false,
             can: Capabilities { notices: true, pleo: None },
             port_local: false,
+            resolves: Vec::new(),
             device_reads: 0,
             published: Vec::new(),
             notes: Vec::new(),
@@ -146,6 +151,7 @@ impl World {
             controllers: controllers.iter().map(|entry| complete(entry, trsvcid, subsysnqn)).collect(),
             exclusions: self.settings.exclusions.clone(),
             ignore_iface: self.settings.ignore_iface,
+            ip_family: self.settings.ip_family,
             ..Common::default()
         };
         let finder = FinderSettings {
@@ -312,6 +318,7 @@ impl World {
                     self.page_reads.push((ticket, device));
                     self.port_local = port_local;
                 }
+                Action::Resolve { ticket, name } => self.resolves.push((ticket, name)),
                 Action::ReadDevices => self.device_reads += 1,
                 Action::Publish(change) => self.published.push(change),
                 Action::Save => self.saves += 1,

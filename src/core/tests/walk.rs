@@ -57,7 +57,7 @@ impl Walk {
     }
 
     fn step(&mut self) {
-        match self.random.below(15) {
+        match self.random.below(16) {
             0 => self.reload(),
             1..=3 => self.probe_answered(),
             4..=5 => self.connect_answered(),
@@ -87,6 +87,7 @@ impl Walk {
                 let announced: Vec<_> = announced.collect();
                 self.world.announce(&announced);
             }
+            14 => self.name_answered(),
             _ => self.nonsense(),
         }
     }
@@ -98,7 +99,10 @@ impl Walk {
             via(iface, entry(traddr, nqn))
         });
         self.world.settings.io = paths.collect();
-        let discovery = [entry(DC, ""), entry(DC, "nqn.dc1"), entry("192.0.2.2", "")];
+        if self.random.one_in(3) {
+            self.world.settings.io.push(entry("array", "nqn.a"));
+        }
+        let discovery = [entry(DC, ""), entry(DC, "nqn.dc1"), entry("192.0.2.2", ""), entry("array", "")];
         self.world.settings.discovery = discovery.into_iter().filter(|_| self.random.one_in(2)).collect();
         let excluded = Exclusion { subsysnqn: "nqn.b".into(), ..Exclusion::default() };
         self.world.settings.exclusions = if self.random.one_in(4) { vec![excluded] } else { vec![] };
@@ -154,6 +158,17 @@ impl Walk {
             _ => {
                 self.world.removed(&device.name);
                 self.world.event(Event::Disconnected { ticket, outcome: Ok(()) });
+            }
+        }
+    }
+
+    fn name_answered(&mut self) {
+        if !self.world.resolves.is_empty() {
+            let some = [DC, "192.0.2.9", "192.0.2.2"].into_iter().filter(|_| self.random.one_in(2));
+            let addresses: Vec<&str> = some.collect();
+            match self.random.one_in(4) {
+                true => self.world.unresolved(),
+                false => self.world.resolved(&addresses),
             }
         }
     }
@@ -218,7 +233,8 @@ impl Walk {
         let disconnects = self.world.disconnects.iter().map(|(asked, _)| *asked);
         let World { page_reads, registers, inquiries, .. } = &self.world;
         let steps = page_reads.iter().chain(registers).chain(inquiries).map(|(asked, _)| *asked);
-        connects.chain(disconnects).chain(steps).any(|asked| asked == ticket)
+        let names = self.world.resolves.iter().map(|(asked, _)| *asked);
+        connects.chain(disconnects).chain(steps).chain(names).any(|asked| asked == ticket)
     }
 
     /// Whatever happened: when nothing is wanted any more and all is answered, nothing is left.
@@ -240,6 +256,7 @@ impl Walk {
         }
         // A portal that held up the host is remembered for a while.
         self.world.pass_secs(600);
+        assert!(self.world.machine.names_are_empty());
         assert!(self.world.machine.links().is_empty(), "{:#?}", self.world.machine.links());
         assert!(self.world.machine.finder().unwrap().is_empty());
         assert!(self.world.machine.connector().unwrap().is_empty());
