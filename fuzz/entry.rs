@@ -22,8 +22,10 @@ use stas::core::tid::{NQN_MAX, Spelling, Transport, TransportId, canonical_addre
 use stas::helper::message::{ConnectRequest, Failure};
 use stas::kernel::{admin, fabrics, sysfs};
 use stas::wire::discovery::{Entry, LogPage, MAX_RECORDS};
+use stas::wire::dns;
 use stas::wire::nbft::{self, Table};
 use stas::wire::pdu::{self, Answer};
+use stas::wire::rtnetlink;
 use stas::wire::supported::SupportedLogPages;
 use stas::wire::uevent::{NvmeEvent, Uevent};
 
@@ -155,6 +157,31 @@ pub fn uevent(data: &[u8]) {
         NvmeEvent::FabricsDevice => assert_eq!(uevent.subsystem(), "misc"),
         NvmeEvent::FcDiscovery => assert_eq!(uevent.subsystem(), "fc"),
         NvmeEvent::None => {}
+    }
+}
+
+/// A datagram of the kernel's about the network.
+pub fn rtnetlink(data: &[u8]) {
+    assert!(rtnetlink_messages(data) <= data.len() / 16, "more messages than there is room for");
+}
+
+/// The same; how many messages of interest there were.
+pub fn rtnetlink_messages(data: &[u8]) -> usize {
+    rtnetlink::messages(data).count()
+}
+
+/// What a name server answers: the question's identifier, question and length are taken as they come.
+pub fn dns(data: &[u8]) {
+    let query = dns::query(0x1234, "array.example.org", dns::Kind::A).expect("a name");
+    for message in [data.to_vec(), [&query[..2], data].concat()] {
+        if let Some(dns::Answer::Addresses(addresses)) = dns::answer(&query, &message) {
+            assert!(addresses.len() <= message.len() / 15 && addresses.iter().all(|ip| ip.is_ipv4()));
+        }
+    }
+    let name = String::from_utf8_lossy(data);
+    if let Some(query) = dns::query(1, &name, dns::Kind::Aaaa) {
+        assert!(query.len() <= 12 + 255 + 4);
+        assert_eq!(dns::answer(&query, &query), None);
     }
 }
 

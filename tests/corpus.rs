@@ -77,6 +77,20 @@ fn nbft() {
 }
 
 #[test]
+fn rtnetlink() {
+    run("rtnetlink", rtnetlink_seeds(), entry::rtnetlink);
+    let interesting = [("link", 1), ("address", 1), ("address6", 1), ("default-route", 1), ("both", 2), ("cut", 1)];
+    for (name, messages) in interesting {
+        assert_eq!(entry::rtnetlink_messages(&rtnetlink_seeds()[name]), messages, "{name}");
+    }
+}
+
+#[test]
+fn dns() {
+    run("dns", dns_seeds(), entry::dns);
+}
+
+#[test]
 fn pdu() {
     run("pdu", pdu_seeds(), entry::pdu);
 }
@@ -239,6 +253,70 @@ fn exclusions_seeds() -> Seeds {
             ),
         ),
         ("not-utf-8", b"[exclusions]\nexclusion = nqn=\xff\xfe\n".to_vec()),
+    ])
+}
+
+/// As a machine with little-endian numbers has them.
+fn rtnetlink_seeds() -> Seeds {
+    let padded = |mut bytes: Vec<u8>| {
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    };
+    let message = |kind: u16, body: &[u8]| {
+        let length = 16 + body.len() as u32;
+        padded([&length.to_le_bytes()[..], &kind.to_le_bytes(), &[0; 10], body].concat())
+    };
+    let attribute = |kind: u16, value: &[u8]| {
+        padded([&(4 + value.len() as u16).to_le_bytes()[..], &kind.to_le_bytes(), value].concat())
+    };
+    let link = |family| {
+        let header = [family, 0, 1, 0, 2, 0, 0, 0, 0x43, 0x10, 1, 0, 0, 0, 0, 0];
+        message(16, &[&header[..], &attribute(3, b"eth0\0")].concat())
+    };
+    let address = |family, ip: &[u8], flags: u32| {
+        let header = [family, 24, 0x80, 0, 2, 0, 0, 0];
+        let rest = [attribute(1, ip), attribute(3, b"eth0\0"), attribute(8, &flags.to_le_bytes())].concat();
+        message(20, &[&header[..], &rest].concat())
+    };
+    let link_local = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+    let route = |bits| message(24, &[2, bits, 0, 0, 254, 3, 0, 1, 0, 0, 0, 0]);
+    let both = [link(0), address(2, &[192, 0, 2, 1], 0x80)].concat();
+    let cut = both[..both.len() - 1].to_vec();
+    Seeds::from([
+        ("link", link(0)),
+        ("bridge-port", link(7)),
+        ("address", address(2, &[192, 0, 2, 1], 0x80)),
+        ("address6", address(10, &link_local, 0x80)),
+        ("tentative", address(10, &link_local, 0x40)),
+        ("address-too-short", address(10, &link_local[..7], 0x80)),
+        ("default-route", route(0)),
+        ("other-route", route(24)),
+        ("both", both),
+        ("cut", cut),
+        ("zero-length", vec![0; 64]),
+        ("attribute-of-zero-length", message(16, &[0; 40])),
+    ])
+}
+
+/// Without the identifier, which the fuzz target puts before it.
+fn dns_seeds() -> Seeds {
+    let message = |rcode: u8, answers: u8, records: &[u8]| {
+        let header = [0x81, 0x80 | rcode, 0, 1, 0, answers, 0, 0, 0, 0];
+        [&header[..], b"\x05array\x07example\x03org\0\0\x01\0\x01", records].concat()
+    };
+    let a = [0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 1];
+    let alias = b"\xc0\x0c\0\x05\0\x01\0\0\0\x3c\0\x08\x05other\xc0\x12";
+    let of_alias = [b"\x05other\xc0\x12", &a[2..]].concat();
+    Seeds::from([
+        ("address", message(0, 1, &a)),
+        ("two-addresses", message(0, 2, &[a, a].concat())),
+        ("alias", message(0, 2, &[&alias[..], &of_alias].concat())),
+        ("no-such-name", message(3, 0, &[])),
+        ("server-failure", message(2, 0, &[])),
+        ("cut", message(0, 9, &a[..9])),
+        ("endless-name", message(0, 0xff, &[1; 300])),
+        ("pointer-to-itself", message(0, 1, &[0xc0, 28, 0, 1])),
+        ("a-name", b"array.example.org".to_vec()),
     ])
 }
 

@@ -23,6 +23,8 @@ pub struct Connector {
     /// The options of listed controllers.
     options: Rc<ConnectOptions>,
     ledger: Ledger,
+    /// Configured before, and perhaps still, by names that have no address yet.
+    spared: BTreeSet<Rc<TransportId>>,
     actions: VecDeque<Action>,
 }
 
@@ -46,10 +48,16 @@ impl Connector {
         self.ledger.translate(|path, source| self.policy.bound(path, source));
         let listed: BTreeSet<_> = self.ledger.paths().map(|(path, _)| path.clone()).collect();
         let bound_anew: Vec<_> = listed_before.difference(&listed).cloned().collect();
-        let concerned: BTreeSet<_> = before.into_keys().chain(self.configured.keys().cloned()).chain(listed).collect();
+        let spared = std::mem::take(&mut self.spared);
+        let concerned: BTreeSet<_> =
+            before.into_keys().chain(self.configured.keys().cloned()).chain(listed).chain(spared).collect();
         // What is wanted first, so that it can take over a connection that is let go otherwise.
         let (wanted, unwanted): (Vec<_>, Vec<_>) =
             concerned.into_iter().partition(|path| self.options_of(path).is_some());
+        let (spared, unwanted): (Vec<_>, Vec<_>) = unwanted.into_iter().partition(|path| {
+            let id = LinkId { kind: ControllerKind::Io, tid: path.clone() };
+            self.policy.spares_replaced(path) && links.is_live(&id)
+        });
         for path in wanted.iter().chain(&unwanted) {
             self.decide(now, path, links);
         }
@@ -57,7 +65,10 @@ impl Connector {
         for path in bound_anew.iter().filter(|path| self.options_of(path).is_none()) {
             links.unwant(&LinkId { kind: ControllerKind::Io, tid: path.clone() }, Disposal::Keep);
         }
-        links.dispose_of_leftovers(now, ControllerKind::Io, self.disposal());
+        self.spared.extend(spared);
+        if !self.policy.spares_leftovers() {
+            links.dispose_of_leftovers(now, ControllerKind::Io, self.disposal());
+        }
     }
 
     /// Takes in what a discovery controller says.
@@ -140,6 +151,9 @@ impl Connector {
 
     #[cfg(test)]
     pub fn is_empty(&self) -> bool {
-        self.configured.is_empty() && self.ledger.paths().next().is_none() && self.ledger.sources().next().is_none()
+        self.configured.is_empty()
+            && self.spared.is_empty()
+            && self.ledger.paths().next().is_none()
+            && self.ledger.sources().next().is_none()
     }
 }

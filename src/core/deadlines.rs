@@ -38,6 +38,10 @@ impl<K: Ord + Clone> Deadlines<K> {
         self.by_time.first().map(|(at, _)| *at)
     }
 
+    pub fn keys(&self) -> impl Iterator<Item = &K> {
+        self.by_key.keys()
+    }
+
     /// Takes one key whose deadline is not after `now`, the earliest first.
     pub fn pop(&mut self, now: Instant) -> Option<K> {
         if self.next()? > now {

@@ -21,7 +21,9 @@ pub mod finder;
 pub mod hearsay;
 pub mod host;
 pub mod links;
+pub mod names;
 pub mod nbft;
+pub mod network;
 pub mod note;
 pub mod page;
 pub mod policy;
@@ -35,7 +37,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::config::settings::{ConnectOptions, ConnectorSettings, FinderSettings};
+use crate::config::settings::{Common, ConnectOptions, ConnectorSettings, FinderSettings};
 use crate::core::announcement::Announcement;
 use crate::core::connector::Connector;
 use crate::core::device::{ControllerKind, Device};
@@ -45,6 +47,8 @@ use crate::core::finder::{Finder, Origin, Rules};
 use crate::core::hearsay::Hearsay;
 use crate::core::host::HostIds;
 use crate::core::links::{LinkChange, LinkId, Links};
+use crate::core::names::Names;
+use crate::core::network::{Changes, NetworkChange};
 use crate::core::note::Note;
 use crate::core::policy::Policy;
 use crate::core::portal::PortalId;
@@ -106,6 +110,11 @@ pub enum Event {
         ticket: Ticket,
         outcome: Result<Capabilities, Failure>,
     },
+    /// Answers [`Action::Resolve`]; `Err` says in words what is wrong.
+    Resolved {
+        ticket: Ticket,
+        outcome: Result<Vec<String>, String>,
+    },
     /// Answers [`Action::ReadLogPage`].
     PageRead {
         ticket: Ticket,
@@ -120,6 +129,8 @@ pub enum Event {
     FinderGone,
     /// All discovery controllers that announce themselves now. What is missing here and was there before is withdrawn.
     Announced(BTreeSet<Announcement>),
+    /// The network of this host changed. Of interest only while [`Machine::waits_for_network`].
+    NetworkChanged(NetworkChange),
     /// The daemon is asked to stop. No connect is started any more.
     Stop,
 }
@@ -166,6 +177,11 @@ pub enum Action {
         device: String,
         /// Only the entries of the port in use.
         port_local: bool,
+    },
+    /// Find the addresses of a host name.
+    Resolve {
+        ticket: Ticket,
+        name: Rc<str>,
     },
     /// Answer with [`Event::DevicesRead`].
     ReadDevices,
@@ -214,13 +230,25 @@ pub struct Machine {
     links: Links,
     finder: Option<Finder>,
     connector: Option<Connector>,
+    names: Names,
+    settings: Configuration,
     persistent_connections: bool,
     /// What a finder in another process said last.
     hearsay: Hearsay,
     /// The legacy may have changed since it was last saved.
     unsaved: bool,
+    /// Of the network.
+    network: Changes,
     /// To be published.
     changes: VecDeque<Change>,
+}
+
+/// What the administrator wants, host names as they are written.
+#[derive(Debug, Default)]
+struct Configuration {
+    host_nqn: String,
+    finder: Option<Box<FinderSettings>>,
+    connector: Option<Box<ConnectorSettings>>,
 }
 
 /// Which roles a process has.
@@ -237,9 +265,12 @@ impl Machine {
             links: Links::new(seed),
             finder: roles.finder.then(|| Finder::new(seed.rotate_left(32))),
             connector: roles.connector.then(Connector::default),
+            names: Names::new(seed.rotate_left(48)),
+            settings: Configuration::default(),
             persistent_connections: true,
             hearsay: Hearsay::default(),
             unsaved: false,
+            network: Changes::default(),
             changes: VecDeque::new(),
         }
     }
@@ -303,13 +334,14 @@ impl Machine {
         match event {
             Event::Configured { host_nqn, symname, finder, connector } => {
                 let rules = finder.as_ref().map(|finder| Rules::new(finder, symname));
-                self.configure(now, &host_nqn, finder, connector);
+                self.configure(now, Configuration { host_nqn, finder, connector });
                 if let (Some(finder), Some(rules)) = (&mut self.finder, rules) {
                     finder.set_rules(now, rules, &mut self.links);
                 }
             }
             Event::HostNamed(ids) => self.links.set_host_ids(ids),
             Event::HostExcludes(exclusions) => self.links.set_exclusions(now, exclusions),
+            Event::Resolved { ticket, outcome } => self.names.resolved(now, ticket, outcome),
             Event::FabricsReady(ready) => self.links.set_ready(ready),
             Event::DevicesRead(devices) => {
                 self.links.devices_read(now, devices);
@@ -361,6 +393,7 @@ impl Machine {
                     self.unsaved = true;
                 }
             }
+            Event::NetworkChanged(change) => self.network.hear(change),
             Event::Stop => {
                 self.links.set_ready(false);
                 if let (Some(finder), false) = (&mut self.finder, self.persistent_connections) {
@@ -374,7 +407,13 @@ impl Machine {
     /// When [`Machine::handle_deadline`] wants to be called, if no event comes before.
     pub fn poll_deadline(&self) -> Option<Instant> {
         let finder = self.finder.as_ref().and_then(Finder::deadline);
-        self.links.deadline().into_iter().chain(finder).min()
+        self.links
+            .deadline()
+            .into_iter()
+            .chain(finder)
+            .chain(self.names.deadline())
+            .chain(self.network.deadline())
+            .min()
     }
 
     pub fn handle_deadline(&mut self, now: Instant) {
@@ -382,16 +421,20 @@ impl Machine {
         if let Some(finder) = &mut self.finder {
             finder.handle_deadline(now, &mut self.links);
         }
+        self.names.handle_deadline(now, &mut self.links);
+        self.follow_network(now);
         self.settle(now);
     }
 
     /// What is to be done next; ask until `None`. Ask after all events that are ready have been handled: what concerns the
     /// same controller is done once.
     pub fn poll_action(&mut self, now: Instant) -> Option<Action> {
+        self.follow_network(now);
         self.links
             .poll_action(now)
             .or_else(|| self.finder.as_mut().and_then(|finder| finder.poll_action(&mut self.links)))
             .or_else(|| self.connector.as_mut().and_then(Connector::poll_action))
+            .or_else(|| self.names.poll_action())
             .or_else(|| self.changes.pop_front().map(Action::Publish))
             .inspect(|action| self.unsaved |= matches!(action, Action::Connect { .. }))
             .or_else(|| std::mem::take(&mut self.unsaved).then_some(Action::Save))
@@ -401,6 +444,16 @@ impl Machine {
     /// flight does, a minute and more.
     pub fn may_stop(&self) -> bool {
         !self.links.is_disconnecting()
+    }
+
+    /// Whether a change of the network could help somebody.
+    pub fn waits_for_network(&self) -> bool {
+        self.links.are_waiting()
+    }
+
+    #[cfg(test)]
+    fn names_are_empty(&self) -> bool {
+        self.names.is_empty()
     }
 
     pub fn links(&self) -> &Links {
@@ -415,27 +468,55 @@ impl Machine {
         self.connector.as_ref()
     }
 
-    fn configure(
-        &mut self,
-        now: Instant,
-        host_nqn: &str,
-        finder_settings: Option<Box<FinderSettings>>,
-        connector_settings: Option<Box<ConnectorSettings>>,
-    ) {
-        if let (Some(finder), Some(settings)) = (&mut self.finder, finder_settings) {
+    fn configure(&mut self, now: Instant, settings: Configuration) {
+        self.settings = settings;
+        let named = |kind, common: &Common| {
+            let policy = Policy::new(common.clone(), &self.settings.host_nqn);
+            policy.named().map(|tid| LinkId { kind, tid: Rc::new(tid) }).collect::<BTreeSet<_>>()
+        };
+        let finder = self.settings.finder.as_ref().filter(|_| self.finder.is_some());
+        let connector = self.settings.connector.as_ref().filter(|_| self.connector.is_some());
+        let discovery = finder.map(|settings| named(ControllerKind::Discovery, &settings.common));
+        let io = connector.map(|settings| named(ControllerKind::Io, &settings.common));
+        self.names.configure(discovery.into_iter().chain(io).flatten().collect(), &mut self.links);
+        self.names.take_change();
+        self.apply(now, true);
+        self.links.start_over(now);
+    }
+
+    /// Puts the settings in force with the addresses that names have now: because the administrator asks, or names changed.
+    fn apply(&mut self, now: Instant, is_reload: bool) {
+        let policy = |kind, common: &Common, names: &mut Names, links: &Links| {
+            let mut policy = Policy::new(common.clone(), &self.settings.host_nqn);
+            if !is_reload {
+                policy.say_nothing_again();
+            }
+            names.expand(now, kind, policy, links)
+        };
+        let finder = self.settings.finder.as_ref().filter(|_| self.finder.is_some());
+        let finder_policy =
+            finder.map(|settings| policy(ControllerKind::Discovery, &settings.common, &mut self.names, &self.links));
+        let connector = self.settings.connector.as_ref().filter(|_| self.connector.is_some());
+        let connector_policy =
+            connector.map(|settings| policy(ControllerKind::Io, &settings.common, &mut self.names, &self.links));
+        self.links.set_alternates(self.names.alternates());
+        let before: BTreeSet<_> = self.finder.iter().flat_map(Finder::controllers).cloned().collect();
+        if let (Some(finder), Some(settings), Some(policy)) = (&mut self.finder, &self.settings.finder, finder_policy) {
             self.persistent_connections = settings.persistent_connections;
-            let policy = Policy::new(settings.common, host_nqn);
             finder.configure(now, policy, settings.zeroconf_persistence, &mut self.links);
         }
-        if let (Some(connector), Some(settings)) = (&mut self.connector, connector_settings) {
-            let policy = Policy::new(settings.common, host_nqn);
+        if let (Some(connector), Some(settings), Some(policy)) =
+            (&mut self.connector, &self.settings.connector, connector_policy)
+        {
             connector.configure(now, policy, settings.disconnect_scope, &mut self.links);
         }
         if let (Some(finder), Some(connector)) = (&self.finder, &mut self.connector) {
-            let is_announced = |source: &TransportId| finder.origin(source) == Some(Origin::Discovered);
-            connector.hear_all_sources(now, finder.controllers().cloned().collect(), is_announced, &mut self.links);
+            let sources: BTreeSet<_> = finder.controllers().cloned().collect();
+            if is_reload || sources != before {
+                let is_announced = |source: &TransportId| finder.origin(source) == Some(Origin::Discovered);
+                connector.hear_all_sources(now, sources, is_announced, &mut self.links);
+            }
         }
-        self.links.start_over(now);
         self.unsaved = true;
     }
 
@@ -463,6 +544,14 @@ impl Machine {
         self.unsaved = true;
     }
 
+    /// What waits for its time is tried at once where the network changed.
+    fn follow_network(&mut self, now: Instant) {
+        if let Some(changes) = self.network.take(now) {
+            self.links.start_over_where(now, |way| changes.iter().any(|change| change.concerns(way)));
+            self.names.hurry(&mut self.links);
+        }
+    }
+
     /// Something about a kernel controller, for the discovery controllers that it is.
     fn tell_finder(&mut self, device: &str, what: fn(&mut Finder, &Rc<TransportId>)) {
         if let Some(finder) = &mut self.finder {
@@ -475,13 +564,14 @@ impl Machine {
     /// Carries what one part has to say to the others.
     fn settle(&mut self, now: Instant) {
         loop {
-            while let Some(change) = self.links.poll_change() {
-                self.carry(now, change);
-            }
-            if !self.finder.as_mut().is_some_and(|finder| finder.follow_referrals(now, &mut self.links)) {
+            self.follow_links(now);
+            if self.names.take_change() {
+                self.apply(now, false);
+            } else if self.finder.as_mut().is_some_and(|finder| finder.follow_referrals(now, &mut self.links)) {
+                self.unsaved = true;
+            } else {
                 break;
             }
-            self.unsaved = true;
         }
         if let (Some(finder), Some(connector)) = (&mut self.finder, &mut self.connector)
             && finder.take_roster_change()
@@ -499,20 +589,35 @@ impl Machine {
         }
     }
 
-    fn carry(&mut self, now: Instant, change: LinkChange) {
-        self.unsaved = true;
-        self.changes.push_back(match &change {
-            LinkChange::Up { id, device } => Change::Up { id: id.clone(), device: device.clone() },
-            LinkChange::Down { id, device } => Change::Down { id: id.clone(), device: device.clone() },
-        });
-        match (change, &mut self.finder) {
-            (LinkChange::Up { id, device }, Some(finder)) if id.kind == ControllerKind::Discovery => {
-                finder.link_up(&id.tid, device, &mut self.links);
+    /// Tells of the links what concerns the others.
+    fn follow_links(&mut self, now: Instant) {
+        while let Some(change) = self.links.poll_change() {
+            self.unsaved = true;
+            let (id, device) = match change {
+                LinkChange::Up { id, device } => {
+                    self.names.link_up(&id, &self.links);
+                    self.changes.push_back(Change::Up { id: id.clone(), device: device.clone() });
+                    (id, Some(device))
+                }
+                LinkChange::Down { id, device } => {
+                    self.names.link_down(now, &id, &mut self.links);
+                    self.changes.push_back(Change::Down { id: id.clone(), device });
+                    (id, None)
+                }
+                LinkChange::Failed { id } => {
+                    self.names.link_failed(now, &id, &mut self.links);
+                    continue;
+                }
+            };
+            match (device, &mut self.finder) {
+                (Some(device), Some(finder)) if id.kind == ControllerKind::Discovery => {
+                    finder.link_up(&id.tid, device, &mut self.links);
+                }
+                (None, Some(finder)) if id.kind == ControllerKind::Discovery => {
+                    finder.link_down(now, &id.tid, &mut self.links);
+                }
+                _ => {}
             }
-            (LinkChange::Down { id, .. }, Some(finder)) if id.kind == ControllerKind::Discovery => {
-                finder.link_down(now, &id.tid, &mut self.links);
-            }
-            _ => {}
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What the state machines have to tell the administrator: one note for each change of state, none for each retry.
 
 use std::fmt;
+use std::rc::Rc;
 use std::time::Duration;
 
 use log::Level;
@@ -105,6 +106,13 @@ pub enum Note {
     ControllerIgnored {
         tid: TransportId,
         why: String,
+    },
+    /// `waiting`: how many controllers have no address without it.
+    Unresolved {
+        name: Rc<str>,
+        why: String,
+        waiting: usize,
+        retry_in: Duration,
     },
     Announced {
         id: LinkId,
@@ -250,6 +258,13 @@ impl fmt::Display for Note {
                     "{id}: neither announced nor connected for as long as configured: forgotten; what it listed and"
                 )?;
                 f.write_str(" is connected stays")
+            }
+            Note::Unresolved { name, why, waiting: 0, .. } => {
+                write!(f, "{name}: not resolved: {why}; the addresses that are known stay in force")
+            }
+            Note::Unresolved { name, why, waiting, retry_in } => {
+                write!(f, "{name}: not resolved: {why}; {waiting} waiting, next try in {}", Rounded(*retry_in))?;
+                f.write_str(", then at growing intervals")
             }
             Note::ControllerIgnored { tid, why } => write!(f, "{tid}: ignored: {why}"),
         }

@@ -15,6 +15,18 @@ use crate::core::tid::{Spelling, TransportId, canonical_address, canonical_servi
 pub struct Policy {
     common: Common,
     host_nqn: String,
+    spared: Spared,
+    /// What cannot be used was reported before.
+    quiet: bool,
+}
+
+/// What stays although the configuration does not name it, because host names in it may yet turn out to stand for it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Spared {
+    /// What the configuration before named.
+    pub replaced: bool,
+    /// What an earlier run connected.
+    pub leftovers: bool,
 }
 
 /// The controllers that the configuration names, with the options to connect each with.
@@ -22,7 +34,7 @@ pub type Configured = BTreeMap<Rc<TransportId>, Rc<ConnectOptions>>;
 
 impl Policy {
     pub fn new(common: Common, host_nqn: &str) -> Policy {
-        Policy { common, host_nqn: host_nqn.to_owned() }
+        Policy { common, host_nqn: host_nqn.to_owned(), ..Policy::default() }
     }
 
     /// The controllers that the configuration names, and what is to be said of those that cannot be used.
@@ -31,10 +43,12 @@ impl Policy {
         let mut refused = Vec::new();
         for entry in &self.common.controllers {
             let tid = self.transport_id(entry);
-            match self.admits(&tid) {
+            let verdict = if tid.is_name() { self.admits_name(&tid) } else { self.admits(&tid) };
+            match verdict {
                 Ok(()) => {
                     configured.insert(Rc::new(tid), Rc::new(entry.options.or(&self.common.options)));
                 }
+                Err(_) if self.quiet => {}
                 Err(why) => refused.push(Note::ControllerIgnored { tid, why }),
             }
         }
@@ -54,19 +68,70 @@ impl Policy {
 
     /// Whether a controller may be connected; `Err` says why not.
     pub fn admits(&self, tid: &TransportId) -> Result<(), String> {
-        if tid.transport().is_ip() && tid.ip().is_none() {
-            return Err("host names are not resolved yet, give an address".to_owned());
-        }
         if !is_usable_address(tid.transport(), tid.traddr()) {
             return Err(format!("{:?} is not an address of transport {}", tid.traddr(), tid.transport()));
         }
         if !self.family_enabled(tid) {
             return Err("its address family is disabled by ip-family".to_owned());
         }
-        if self.common.exclusions.iter().any(|exclusion| excludes(exclusion, tid)) {
-            return Err("excluded by the configuration".to_owned());
+        self.admits_name(tid)
+    }
+
+    /// The same for a controller whose name has no address yet.
+    fn admits_name(&self, tid: &TransportId) -> Result<(), String> {
+        match self.common.exclusions.iter().any(|exclusion| excludes(exclusion, tid)) {
+            true => Err("excluded by the configuration".to_owned()),
+            false => Ok(()),
         }
-        Ok(())
+    }
+
+    // ---- host names ----------------------------------------------------------------------------------------------
+
+    /// The controllers that the configuration calls by a host name, and does not exclude by that.
+    pub fn named(&self) -> impl Iterator<Item = TransportId> {
+        let tids = self.common.controllers.iter().map(|entry| self.transport_id(entry));
+        tids.filter(|tid| tid.is_name() && self.admits_name(tid).is_ok())
+    }
+
+    /// A controller by these addresses of its name, as far as they may be connected, those of the preferred family first.
+    pub fn candidates(&self, named: &TransportId, addresses: &[String]) -> impl Iterator<Item = TransportId> {
+        let ipv6_first = matches!(self.common.ip_family, IpFamily::Ipv6 | IpFamily::Ipv6Ipv4);
+        let mut tids: Vec<TransportId> = addresses.iter().map(|address| named.at(address)).collect();
+        tids.retain(|tid| self.admits(tid).is_ok());
+        tids.sort_by_key(|tid| tid.ip().is_some_and(|ip| ip.is_ipv4()) == ipv6_first);
+        tids.into_iter()
+    }
+
+    /// Puts addresses in the place of names; a name that has none stays.
+    pub fn replace_names(&mut self, addresses_of: impl Fn(&TransportId) -> BTreeSet<String>) {
+        for entry in std::mem::take(&mut self.common.controllers) {
+            let tid = self.transport_id(&entry);
+            let addresses = if tid.is_name() { addresses_of(&tid) } else { BTreeSet::new() };
+            if addresses.is_empty() {
+                self.common.controllers.push(entry);
+            } else {
+                let at = |traddr| ControllerEntry { traddr, ..entry.clone() };
+                self.common.controllers.extend(addresses.into_iter().map(at));
+            }
+        }
+    }
+
+    pub fn spare(&mut self, spared: Spared) {
+        self.spared = spared;
+    }
+
+    /// Whether something that is not configured, but could be, was configured before and is to stay for now.
+    pub fn spares_replaced(&self, tid: &TransportId) -> bool {
+        self.spared.replaced && self.admits(tid).is_ok()
+    }
+
+    pub fn spares_leftovers(&self) -> bool {
+        self.spared.leftovers
+    }
+
+    /// It is the same configuration, with other addresses for its names.
+    pub fn say_nothing_again(&mut self) {
+        self.quiet = true;
     }
 
     /// The controllers that these announcements stand for, without those that may not be connected.

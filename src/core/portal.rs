@@ -24,9 +24,9 @@ pub struct PortalId {
 }
 
 impl PortalId {
-    /// The portal of a controller; `None` for transports that cannot be probed.
+    /// The portal of a controller; `None` for transports that cannot be probed, and for a host name.
     pub fn of(tid: &TransportId, tls: bool) -> Option<PortalId> {
-        (tid.transport() == Transport::Tcp).then(|| PortalId {
+        (tid.transport() == Transport::Tcp && !tid.is_name()).then(|| PortalId {
             traddr: tid.traddr().to_owned(),
             trsvcid: tid.trsvcid().to_owned(),
             host_traddr: tid.host_traddr().to_owned(),

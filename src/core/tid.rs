@@ -139,6 +139,16 @@ impl TransportId {
         TransportId { host_iface: host_iface.to_owned(), ..self.clone() }
     }
 
+    /// Whether a host name is in the place of the address.
+    pub fn is_name(&self) -> bool {
+        self.transport.is_ip() && self.ip().is_none()
+    }
+
+    /// The same controller at another address.
+    pub fn at(&self, traddr: &str) -> TransportId {
+        TransportId { traddr: canonical_address(self.transport, traddr), ..self.clone() }
+    }
+
     /// The address as an IP address, without its zone; `None` for other transports and for host names.
     pub fn ip(&self) -> Option<IpAddr> {
         if self.transport.is_ip() { parse_ip(&self.traddr).map(|(ip, _)| ip) } else { None }

@@ -23,6 +23,7 @@ use crate::core::finder::Finder;
 use crate::core::{Action, Change, Event, Machine};
 use crate::daemon::claims::Claims;
 use crate::daemon::exclusions::Exclusions;
+use crate::daemon::network::Network;
 use crate::daemon::notify::ServiceManager;
 use crate::daemon::options::{Options, Program};
 use crate::daemon::probe::Probes;
@@ -33,7 +34,7 @@ use crate::daemon::settings::{Paths, Settings};
 use crate::daemon::state_file::StateFile;
 use crate::daemon::udev::Override;
 use crate::helper::Helper;
-use crate::kernel::netlink::{MESSAGE_MAX, Received, UeventSocket};
+use crate::kernel::netlink::{KernelSocket, MESSAGE_MAX, Received};
 use crate::kernel::sysfs::{CLASS, Sysfs};
 use crate::wire::uevent::{ControllerEvent, NvmeEvent, Uevent};
 
@@ -43,7 +44,8 @@ const TIMER: Token = Token(2);
 const HELPER: Token = Token(3);
 const BUS: BusTokens = BusTokens { bus: Token(4), watch: Token(5) };
 const EXCLUSIONS: Token = Token(6);
-const PRIVATE: Token = Token(7);
+const NETWORK: Token = Token(7);
+const PRIVATE: Token = Token(8);
 const PROBES: Token = Token(PRIVATE.0 + PrivateServer::TOKENS);
 
 /// How long a bus that neither gives nor refuses our names can keep us from being ready.
@@ -67,10 +69,11 @@ pub struct Daemon {
     /// What the timer is set to.
     armed: Option<Instant>,
     signals: SignalFd,
-    uevents: UeventSocket,
+    uevents: KernelSocket,
     sysfs: Sysfs,
     requests: Requests,
     probes: Probes,
+    network: Network,
     machine: Machine,
     state_file: StateFile,
     claims: Claims,
@@ -121,10 +124,11 @@ impl Daemon {
             )?,
             armed: None,
             signals: describe("signalfd", SignalFd::with_flags(mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC))?,
-            uevents: describe("netlink", UeventSocket::open())?,
+            uevents: describe("netlink", KernelSocket::uevents())?,
             sysfs: Sysfs::new(CLASS),
             requests: Requests::new(helper),
             probes: Probes::new(PROBES),
+            network: Network::new(NETWORK),
             machine: Machine::new(program.roles(), seed()),
             state_file: StateFile::new(directory),
             claims: Claims::new(|device| Path::new(CLASS).join(device).exists()),
@@ -216,6 +220,7 @@ impl Daemon {
             if self.is_done(now) {
                 return Ok(());
             }
+            self.network.listen(self.machine.waits_for_network(), self.poll.registry());
             self.arm_timer(now).map_err(|error| format!("timer: {error}"))?;
             match self.poll.poll(&mut events, None) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -267,6 +272,12 @@ impl Daemon {
             self.handle_timer(now);
         }
         self.handle_probes(now);
+        if is_ready(NETWORK) {
+            for change in self.network.ready() {
+                log::debug!("the network changed: {change:?}");
+                self.machine.handle(now, Event::NetworkChanged(change));
+            }
+        }
         Ok(())
     }
 
@@ -371,6 +382,10 @@ impl Daemon {
             Action::ReadLogPage { ticket, device, port_local } => {
                 log::debug!("{device}: reading the discovery log page");
                 self.requests.read_log_page(ticket, self.machine.links().device(&device), port_local);
+            }
+            Action::Resolve { ticket, name } => {
+                log::debug!("{name}: resolving");
+                self.requests.resolve(ticket, &name);
             }
             Action::ReadDevices => self.read_devices(now),
             Action::Publish(change) => self.publish(now, change),

@@ -11,6 +11,7 @@ mod claims;
 mod event_loop;
 mod exclusions;
 mod logger;
+mod network;
 mod notify;
 pub mod options;
 mod probe;

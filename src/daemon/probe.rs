@@ -4,21 +4,19 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsString;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use nix::errno::Errno;
-use nix::net::if_::if_nametoindex;
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket, sockopt,
 };
 
 use crate::core::deadlines::Deadlines;
 use crate::core::portal::PortalId;
-use crate::core::tid::parse_ip;
+use crate::kernel::address::socket_address;
 use crate::wire::pdu::{self, Answer};
 
 /// For the TCP connection: two lost SYNs are forgiven.
@@ -195,20 +193,6 @@ fn begin(portal: &PortalId) -> io::Result<TcpStream> {
     }
 }
 
-fn socket_address(text: &str, port: u16) -> io::Result<Option<SocketAddr>> {
-    Ok(match parse_ip(text) {
-        Some((IpAddr::V6(ip), Some(zone))) => {
-            let scope = match zone.parse() {
-                Ok(number) => number,
-                Err(_) => if_nametoindex(zone)?,
-            };
-            Some(SocketAddrV6::new(ip, port, 0, scope).into())
-        }
-        Some((ip, _)) => Some(SocketAddr::new(ip, port)),
-        None => None,
-    })
-}
-
 /// In the words of the kernel's own connect failures. How a closed connection shows is a matter of chance.
 fn explain(error: &io::Error) -> String {
     if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) {
@@ -224,7 +208,7 @@ fn explain(error: &io::Error) -> String {
 mod tests {
     use super::*;
     use mio::{Events, Poll};
-    use std::net::TcpListener;
+    use std::net::{SocketAddr, TcpListener};
 
     const FIRST: Token = Token(10);
 

@@ -34,6 +34,7 @@ enum Purpose {
     Register(Ticket),
     Inquire(Ticket),
     Page(Ticket),
+    Resolve(Ticket),
 }
 
 #[derive(Debug)]
@@ -129,6 +130,10 @@ impl Requests {
         }
     }
 
+    pub fn resolve(&mut self, ticket: Ticket, name: &str) {
+        self.send(&Request::Resolve(name.to_owned()), Purpose::Resolve(ticket));
+    }
+
     /// Takes in the replies that have arrived. Every uevent that the kernel sent before them must have been handled before
     /// their events are: call this first, then drain the uevents, then ask [`Requests::poll_event`].
     pub fn receive(&mut self) -> io::Result<()> {
@@ -167,6 +172,9 @@ impl Requests {
             }
             (Purpose::Inquire(ticket), Reply::Capabilities(can), _) => Event::Inquired { ticket, outcome: Ok(can) },
             (Purpose::Page(ticket), Reply::LogPage { .. }, Some(page)) => Event::PageRead { ticket, outcome: Ok(page) },
+            (Purpose::Resolve(ticket), Reply::Resolved(addresses), _) => {
+                Event::Resolved { ticket, outcome: Ok(addresses) }
+            }
             (purpose, _, _) => failed(purpose, Failure::BadReply),
         })
     }
@@ -244,6 +252,7 @@ fn failed(purpose: Purpose, failure: Failure) -> Event {
         Purpose::Register(ticket) => Event::Registered { ticket, outcome: Err(failure) },
         Purpose::Inquire(ticket) => Event::Inquired { ticket, outcome: Err(failure) },
         Purpose::Page(ticket) => Event::PageRead { ticket, outcome: Err(failure.to_string()) },
+        Purpose::Resolve(ticket) => Event::Resolved { ticket, outcome: Err(failure.to_string()) },
     }
 }
 

@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use super::message::{
     Capabilities, ConnectRequest, ControllerIdentity, Failure, RegisterRequest, Reply, Request, wipe,
 };
+use super::resolve::resolve;
 use super::{page, registration};
 use crate::core::device::Device;
 use crate::kernel::sysfs::{self, Sysfs};
@@ -24,6 +25,7 @@ pub fn perform(request: Request) -> (Reply, Option<OwnedFd>) {
         Request::Disconnect(identity) => {
             Sysfs::new(sysfs::CLASS).disconnect(&identity).map(|()| (Reply::Disconnected, None))
         }
+        Request::Resolve(name) => resolve(&name).map(|addresses| (Reply::Resolved(addresses), None)),
         Request::Register(request) => register(&request).map(|reply| (reply, None)),
         Request::Inquire { identity, pleo } => inquire(&identity, pleo).map(|reply| (reply, None)),
         Request::ReadLogPage { identity, port_local } => {

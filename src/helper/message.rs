@@ -28,6 +28,8 @@ pub enum Request {
     /// Get Log Page 70h of a discovery controller, whole and consistent, if the controller still is the one described:
     /// the page of another one would be wrong evidence. `port_local`: only the entries of the port in use.
     ReadLogPage { identity: ControllerIdentity, port_local: bool },
+    /// Find the addresses of a host name.
+    Resolve(String),
 }
 
 /// NQN, address and transport are those of the connection.
@@ -149,6 +151,8 @@ pub enum Reply {
     LogPage {
         bytes: u64,
     },
+    /// Addresses of the name that was asked for, some with a zone: at least one, in no particular order.
+    Resolved(Vec<String>),
     Failed(Failure),
 }
 
@@ -186,6 +190,8 @@ pub enum Failure {
     NoSuchOption(String),
     /// The connect succeeded, but the kernel's answer could not be understood.
     BadReply,
+    /// Nobody knows an address of that name, or nobody could be asked.
+    Unresolved(String),
     /// The helper could not make a process for the call.
     NoChild(i32),
     /// The child ended without an answer.
@@ -212,7 +218,7 @@ impl fmt::Display for Failure {
             Failure::Inconsistent { attempts } => {
                 write!(f, "the discovery log page changed during each of {attempts} attempts to read it")
             }
-            Failure::BadPage(why) => f.write_str(why),
+            Failure::BadPage(why) | Failure::Unresolved(why) => f.write_str(why),
             Failure::NotThatController => f.write_str("the kernel uses that device name for another controller by now"),
             Failure::BadField(why) => f.write_str(why),
             Failure::NoSuchOption(option) => write!(f, "this kernel's nvme-fabrics has no option {option}"),

@@ -12,10 +12,10 @@
 //! A child answers by itself; for one that died without, the helper answers. So each request gets exactly one reply, in any
 //! order, unless the helper itself dies: then [`Helper::has_died`], and the daemon starts another one and re-reads sysfs.
 //! The helper outlives the signals that end the daemon and exits when the daemon's end of the pair closes. It parses nothing
-//! that comes from the network beyond the header of a log page.
+//! that comes from the network beyond the header of a log page and the answers of name servers.
 //!
 //! `message` is what is said, `packet` how, `process` the helper, `call` what its children do (`registration`: what they say of
-//! this host), `page` how a log page is handed over.
+//! this host; `resolve`: how host names become addresses), `page` how a log page is handed over.
 
 mod call;
 pub mod message;
@@ -23,6 +23,7 @@ mod packet;
 mod page;
 mod process;
 mod registration;
+mod resolve;
 
 use std::collections::VecDeque;
 use std::io;

@@ -114,6 +114,7 @@ impl Process {
             Request::Register(_) => c"stas-register",
             Request::Inquire { .. } => c"stas-inquire",
             Request::ReadLogPage { .. } => c"stas-log-page",
+            Request::Resolve(_) => c"stas-resolve",
         });
         let (reply, file) = (self.call)(request);
         let sent = packet::encode(id, &reply)

@@ -1,12 +1,14 @@
-//! The Linux NVMe host driver: option strings of /dev/nvme-fabrics, sysfs, admin commands, uevents; and the boot tables of the
-//! firmware.
+//! The Linux NVMe host driver: option strings of /dev/nvme-fabrics, sysfs, admin commands, uevents; what the network layer
+//! tells; and the boot tables of the firmware.
 //!
 //! Each module knows one of the kernel's interfaces and nothing of what is wanted from it. Calls that may block for more
 //! than a moment are made by [`crate::helper`]'s children only; it is said where that is so.
 
+pub mod address;
 pub mod admin;
 pub mod fabrics;
 pub mod nbft;
 pub mod netlink;
 pub mod registry;
+pub mod rtnetlink;
 pub mod sysfs;

@@ -1,6 +1,6 @@
-//! The socket on which the kernel announces uevents.
+//! Sockets on which the kernel tells what happens: netlink(7).
 //!
-//! netlink(7), `NETLINK_KOBJECT_UEVENT`: group 1 carries the kernel's own messages, group 2 udev's, so no udev is needed.
+//! Of uevents (`NETLINK_KOBJECT_UEVENT`), group 1 carries the kernel's own messages, group 2 udev's, so no udev is needed.
 //! Any process may send to a netlink socket, and into group 1 if it is privileged; only what the kernel itself sent is an
 //! event here. What the bytes say is for [`crate::wire::uevent`].
 
@@ -20,7 +20,7 @@ const GROUP_KERNEL: u32 = 1;
 /// its turn. Counted against the sender, so nothing is used before it is needed.
 const RECEIVE_BUFFER: usize = 16 << 20;
 
-/// What [`UeventSocket::recv`] needs at least: the kernel does not send longer ones (`UEVENT_BUFFER_SIZE` is 2048, plus the
+/// What [`KernelSocket::recv`] needs at least: the kernel does not send longer ones (`UEVENT_BUFFER_SIZE` is 2048, plus the
 /// path).
 pub const MESSAGE_MAX: usize = 8192;
 
@@ -33,30 +33,41 @@ pub enum Received<'a> {
     Forged,
     /// A message of the kernel's that did not fit: to be treated like [`Received::Overflow`].
     Truncated,
-    /// Messages were lost: what they would have said has to be looked up in sysfs.
+    /// Messages were lost: what they would have said has to be looked up otherwise.
     Overflow,
     /// There is nothing more at the moment.
     Nothing,
 }
 
-/// A non-blocking socket subscribed to the kernel's uevents.
+/// A non-blocking socket that listens to the kernel.
 #[derive(Debug)]
-pub struct UeventSocket {
+pub struct KernelSocket {
     socket: OwnedFd,
 }
 
-impl UeventSocket {
-    pub fn open() -> io::Result<UeventSocket> {
+impl KernelSocket {
+    /// Subscribed to the kernel's uevents.
+    pub fn uevents() -> io::Result<KernelSocket> {
+        let socket = KernelSocket::new(SockProtocol::NetlinkKObjectUEvent, RECEIVE_BUFFER)?;
+        socket.subscribe(GROUP_KERNEL)?;
+        Ok(socket)
+    }
+
+    /// Subscribed to nothing yet.
+    pub(super) fn new(protocol: SockProtocol, receive_buffer: usize) -> io::Result<KernelSocket> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let protocol = SockProtocol::NetlinkKObjectUEvent;
         let socket = socket(AddressFamily::Netlink, SockType::Datagram, flags, protocol)?;
         // Forcing needs CAP_NET_ADMIN; without it the limit in net.core.rmem_max applies, and a smaller buffer works too.
-        if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
-            setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER)?;
+        if setsockopt(&socket, sockopt::RcvBufForce, &receive_buffer).is_err() {
+            setsockopt(&socket, sockopt::RcvBuf, &receive_buffer)?;
         }
         setsockopt(&socket, sockopt::PassCred, &true)?;
-        bind(socket.as_raw_fd(), &NetlinkAddr::new(0, GROUP_KERNEL))?;
-        Ok(UeventSocket { socket })
+        Ok(KernelSocket { socket })
+    }
+
+    /// To multicast groups, a bit for each.
+    pub(super) fn subscribe(&self, groups: u32) -> io::Result<()> {
+        Ok(bind(self.socket.as_raw_fd(), &NetlinkAddr::new(0, groups))?)
     }
 
     /// Takes one message into `buffer` of [`MESSAGE_MAX`] bytes. Errors are those of a socket that is of no use any more.
@@ -84,7 +95,7 @@ impl UeventSocket {
     }
 }
 
-impl AsRawFd for UeventSocket {
+impl AsRawFd for KernelSocket {
     fn as_raw_fd(&self) -> RawFd {
         self.socket.as_raw_fd()
     }
@@ -103,7 +114,7 @@ mod tests {
     use nix::sys::socket::{getsockname, sendto};
 
     /// Drops events of the kernel's that happen to arrive meanwhile.
-    fn next(socket: &UeventSocket) -> String {
+    fn next(socket: &KernelSocket) -> String {
         loop {
             match socket.recv(&mut [0; MESSAGE_MAX]).unwrap() {
                 Received::Event(_) => {}
@@ -114,13 +125,13 @@ mod tests {
 
     #[test]
     fn an_idle_socket_has_nothing() {
-        assert_eq!(next(&UeventSocket::open().unwrap()), "Nothing");
+        assert_eq!(next(&KernelSocket::uevents().unwrap()), "Nothing");
     }
 
     #[test]
     fn what_another_process_sends_is_forged() {
-        let victim = UeventSocket::open().unwrap();
-        let attacker = UeventSocket::open().unwrap();
+        let victim = KernelSocket::uevents().unwrap();
+        let attacker = KernelSocket::uevents().unwrap();
         let address: NetlinkAddr = getsockname(victim.as_raw_fd()).unwrap();
         let message = b"add@/devices/virtual/nvme-fabrics/ctl/nvme0\0";
         let target = NetlinkAddr::new(address.pid(), 0);

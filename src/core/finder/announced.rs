@@ -31,7 +31,7 @@ impl Finder {
         let before = std::mem::replace(&mut self.announced, announced.clone());
         for tid in announced.difference(&before) {
             self.discover(now, tid, links);
-            links.hurry(&link_id(tid));
+            links.hurry(now, &link_id(tid));
             self.poll_now(now, tid, links);
         }
         for tid in before.difference(&announced) {

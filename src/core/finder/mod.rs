@@ -163,7 +163,8 @@ impl Finder {
             links.want(now, link_id(&tid), options);
             links.set_tentative(&link_id(&tid), false);
         }
-        let (discovered, dropped): (Vec<_>, Vec<_>) = others.into_iter().partition(|tid| self.is_discovered(tid));
+        let others = others.into_iter().filter(|tid| !self.policy.spares_replaced(tid));
+        let (discovered, dropped): (Vec<_>, Vec<_>) = others.partition(|tid| self.is_discovered(tid));
         for tid in &discovered {
             self.set_origin(tid, Origin::Discovered);
         }
@@ -180,7 +181,9 @@ impl Finder {
         self.follow_configuration(now, links);
         self.remembered_referrals.clear();
         self.known_before.clear();
-        links.dispose_of_leftovers(now, ControllerKind::Discovery, Disposal::Disconnect);
+        if !self.policy.spares_leftovers() {
+            links.dispose_of_leftovers(now, ControllerKind::Discovery, Disposal::Disconnect);
+        }
     }
 
     /// Whether a controller that is not configured is wanted for an announcement's sake.

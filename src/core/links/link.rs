@@ -66,8 +66,18 @@ pub fn needs_discovery_option(id: &LinkId) -> bool {
 /// What happened to a link. Every `Up` is followed by one `Down`.
 #[derive(Debug, PartialEq, Eq)]
 pub enum LinkChange {
-    Up { id: LinkId, device: String },
-    Down { id: LinkId, device: String },
+    Up {
+        id: LinkId,
+        device: String,
+    },
+    Down {
+        id: LinkId,
+        device: String,
+    },
+    /// It could not be connected; told of alternates only ([`Links::set_alternates`](super::Links::set_alternates)).
+    Failed {
+        id: LinkId,
+    },
 }
 
 /// What becomes of the connection when its link is no longer wanted.
@@ -96,9 +106,28 @@ pub(super) struct Link {
     pub complaint: Option<String>,
 }
 
+/// What is known of an alternate that is not wanted at the moment.
+#[derive(Debug)]
+pub(super) struct Retired {
+    pub portal: Option<PortalId>,
+    pub failures: u32,
+    pub complaint: Option<String>,
+    /// It is not to be tried before.
+    pub retry_at: Option<Instant>,
+}
+
+impl Retired {
+    pub fn start_over(&mut self) {
+        self.failures = self.failures.min(1);
+        self.retry_at = None;
+    }
+}
+
 /// See the diagram in [`links`](crate::core::links).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum State {
+    /// Its address is a host name, which has none so far.
+    Unresolved,
     /// Waits for its portal to answer.
     AwaitingPortal,
     /// The host's administrator does not want it connected.
@@ -152,12 +181,20 @@ impl State {
         if let State::Live { device, .. } = self { Some(device) } else { None }
     }
 
+    /// Connected, or left for a while on purpose.
+    pub fn is_settled(&self) -> bool {
+        matches!(self, State::Live { .. } | State::Leaving { .. } | State::Parked)
+    }
+
     /// Not connected, and nothing under way that would connect it.
     pub fn can_adopt(&self) -> bool {
         match self {
-            State::AwaitingPortal | State::Barred | State::Queued { .. } | State::AwaitingTwin | State::BackingOff => {
-                true
-            }
+            State::Unresolved
+            | State::AwaitingPortal
+            | State::Barred
+            | State::Queued { .. }
+            | State::AwaitingTwin
+            | State::BackingOff => true,
             State::Connecting { .. }
             | State::Live { .. }
             | State::Disconnecting { .. }

@@ -14,6 +14,9 @@
 //!                                                └── no longer wanted ──▶ forgotten
 //! ```
 //!
+//! A link whose address is a host name waits (Unresolved) until [`names`](super::names) wants another in its place. What is
+//! known of such alternates outlives that they are wanted.
+//!
 //! A controller of the kernel that serves a link is adopted from every state but Connecting and Disconnecting: those wait
 //! for the kernel's word. A link that is not wanted any more is forgotten from every other state. A disconnect that fails
 //! is tried again (AwaitingDisconnect, then Disconnecting once more) until it works, the controller goes, or somebody wants
@@ -38,9 +41,10 @@ use crate::core::devices::Devices;
 use crate::core::exclusion::HostExclusion;
 use crate::core::host::HostIds;
 pub use crate::core::links::link::{Disposal, LinkChange, LinkId, needs_discovery_option};
-use crate::core::links::link::{Link, State};
+use crate::core::links::link::{Link, Retired, State};
 use crate::core::links::portals::Portals;
 use crate::core::links::turns::Turns;
+use crate::core::network::Way;
 use crate::core::portal::PortalId;
 use crate::core::{Action, Ticket};
 use crate::helper::message::Failure;
@@ -49,6 +53,8 @@ use crate::helper::message::Failure;
 #[derive(Debug)]
 pub struct Links {
     links: BTreeMap<LinkId, Link>,
+    /// How many of them are [settled](State::is_settled).
+    settled: usize,
     devices: Devices,
     portals: Portals,
     turns: Turns,
@@ -60,6 +66,10 @@ pub struct Links {
     /// By device name: the links in AwaitingDisconnect.
     stuck: BTreeMap<String, LinkId>,
     last_ticket: Ticket,
+    /// Links of which one is wanted in the place of another.
+    alternates: BTreeSet<LinkId>,
+    /// Of those, the ones that were wanted before.
+    retired: BTreeMap<LinkId, Retired>,
     /// Links that were ours before this process started.
     ours_before: BTreeSet<LinkId>,
     /// The kernel can be asked to connect.
@@ -80,6 +90,7 @@ impl Links {
     pub fn new(seed: u64) -> Links {
         Links {
             links: BTreeMap::new(),
+            settled: 0,
             devices: Devices::default(),
             portals: Portals::new(seed.rotate_left(16)),
             turns: Turns::default(),
@@ -89,6 +100,8 @@ impl Links {
             disconnecting: BTreeMap::new(),
             stuck: BTreeMap::new(),
             last_ticket: 0,
+            alternates: BTreeSet::new(),
+            retired: BTreeMap::new(),
             ours_before: BTreeSet::new(),
             ready: false,
             host_ids: HostIds::default(),
@@ -117,19 +130,27 @@ impl Links {
                 if let Some(portal) = &portal {
                     self.portals.join(portal, &id);
                 }
+                let before = self.take_retired(&id, portal.as_ref());
+                let (failures, complaint, retry_at) = match before {
+                    Some(Retired { failures, complaint, retry_at, .. }) => (failures, complaint, retry_at),
+                    None => (0, None, None),
+                };
                 let state = State::BackingOff;
                 let link = Link {
                     state,
                     options,
                     portal,
                     wanted: Ok(()),
-                    failures: 0,
+                    failures,
                     tentative: false,
                     was_parked: false,
-                    complaint: None,
+                    complaint,
                 };
                 self.links.insert(id.clone(), link);
-                self.seek(now, &id);
+                match retry_at.filter(|at| *at > now && self.existing(&id).is_none()) {
+                    Some(at) => self.retries.set(id, at),
+                    None => self.seek(now, &id),
+                }
             }
         }
     }
@@ -168,7 +189,18 @@ impl Links {
                 let device = device.clone();
                 self.let_go(id, &device);
             }
+            state if state.can_adopt() && self.alternates.contains(id) => self.retire(id),
             _ => self.forget(id),
+        }
+    }
+
+    /// These links are tried one in the place of another: of each is told when it fails, and what is known of it outlives
+    /// that it is wanted, so that its waits go on.
+    pub fn set_alternates(&mut self, alternates: BTreeSet<LinkId>) {
+        self.alternates = alternates;
+        let over: Vec<LinkId> = self.retired.keys().filter(|id| !self.alternates.contains(*id)).cloned().collect();
+        for id in over {
+            self.take_retired(&id, None);
         }
     }
 
@@ -179,18 +211,53 @@ impl Links {
         }
     }
 
-    /// There may be an answer by now: asks at once where the last one was none, and starts over with the shortest wait.
-    pub fn hurry(&mut self, id: &LinkId) {
-        if let Some(Link { state: State::AwaitingPortal, portal: Some(portal), .. }) = self.links.get(id)
-            && self.portals.hurry(portal)
+    /// There may be an answer by now: tries at once what waits for its time at this place, and starts over with the shortest
+    /// wait.
+    pub fn hurry(&mut self, now: Instant, id: &LinkId) {
+        let is_waiting = |state: &State| matches!(state, State::AwaitingPortal | State::BackingOff);
+        for id in self.in_state(id, is_waiting) {
+            let Some(Link { state, portal, .. }) = self.links.get(&id) else {
+                continue;
+            };
+            match (state, portal) {
+                (State::AwaitingPortal, Some(portal)) if self.portals.hurry(portal) => {
+                    self.actions.push_back(Action::Probe(portal.clone()));
+                }
+                (State::BackingOff, _) => self.hurry_back(now, &id),
+                _ => {}
+            }
+        }
+    }
+
+    /// One that held up the host has to wait all the same: see [`Portals::hurry`].
+    fn hurry_back(&mut self, now: Instant, id: &LinkId) {
+        if let Some(link) = self.links.get_mut(id)
+            && !link.portal.as_ref().is_some_and(|portal| self.portals.held_up(portal))
         {
-            self.actions.push_back(Action::Probe(portal.clone()));
+            link.failures = link.failures.min(1);
+            self.retry(now, id);
+        }
+    }
+
+    /// The network changed there: whatever waits for its time is tried at once, and waits start over with the shortest.
+    pub fn start_over_where(&mut self, now: Instant, is_there: impl Fn(Way<'_>) -> bool) {
+        let probed = self.portals.start_over(false, |portal| is_there(Way::from(portal)));
+        self.actions.extend(probed.into_iter().map(Action::Probe));
+        self.retired.iter_mut().filter(|(id, _)| is_there(Way::from(&*id.tid))).for_each(|(_, link)| link.start_over());
+        let is_concerned = |id: &&LinkId| {
+            let state = self.links.get(*id).map(|link| &link.state);
+            state == Some(&State::BackingOff) && id.tid.transport().is_ip() && is_there(Way::from(&*id.tid))
+        };
+        let waiting: Vec<LinkId> = self.retries.keys().filter(is_concerned).cloned().collect();
+        for id in waiting {
+            self.hurry_back(now, &id);
         }
     }
 
     /// The administrator asks: whatever waits for its time is tried at once, and waits start over with the shortest.
     pub fn start_over(&mut self, now: Instant) {
-        self.actions.extend(self.portals.start_over().into_iter().map(Action::Probe));
+        self.actions.extend(self.portals.start_over(true, |_| true).into_iter().map(Action::Probe));
+        self.retired.values_mut().for_each(Retired::start_over);
         let mut waiting = Vec::new();
         for (id, link) in &mut self.links {
             link.failures = link.failures.min(1);

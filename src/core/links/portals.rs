@@ -150,13 +150,18 @@ impl Portals {
         }
     }
 
-    /// The administrator asks: whatever failed may be asked at once, and waits start over with the shortest. The portals
-    /// that somebody waits for, to be probed. One without links still is forgotten when its time has come.
-    pub fn start_over(&mut self) -> Vec<PortalId> {
+    /// Whatever failed may be asked at once, and waits start over with the shortest. The portals that somebody waits for,
+    /// to be probed. One without links still is forgotten when its time has come, and one that held up the host has to wait
+    /// unless the administrator asks.
+    pub fn start_over(&mut self, even_held_up: bool, is_concerned: impl Fn(&PortalId) -> bool) -> Vec<PortalId> {
         let mut asked = Vec::new();
-        for (portal_id, portal) in &mut self.portals {
+        let may_start = |portal: &Portal| even_held_up || !portal.held_up;
+        let concerned =
+            self.portals.iter_mut().filter(|(portal_id, portal)| may_start(portal) && is_concerned(portal_id));
+        for (portal_id, portal) in concerned {
+            // Of a probe under way, too: it may fail by what was before.
+            portal.failures = portal.failures.min(1);
             if portal.answer == Answer::No && !portal.members.is_empty() {
-                portal.failures = portal.failures.min(1);
                 portal.answer = Answer::Unknown;
                 self.retries.cancel(portal_id);
                 if !portal.waiting.is_empty() {
@@ -192,6 +197,11 @@ impl Portals {
         let is_news = portal.complaint.as_deref() != Some(why);
         portal.complaint = Some(why.to_owned());
         is_news.then_some(retry_at.saturating_duration_since(now))
+    }
+
+    /// Whether the last failure held up the host's other connects.
+    pub fn held_up(&self, portal: &PortalId) -> bool {
+        self.portals.get(portal).is_some_and(|portal| portal.held_up)
     }
 
     pub fn failures(&self, portal: &PortalId) -> u32 {

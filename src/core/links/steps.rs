@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::link::{Link, State};
+use super::link::{Link, Retired, State};
 use super::{Disposal, LinkChange, LinkId, Links};
 use crate::core::backoff::Hold;
 use crate::core::device::{ControllerKind, Device};
@@ -21,6 +21,9 @@ const FLAPPING: Duration = Duration::from_secs(5);
 impl Links {
     /// Starts on the way to a connection: with what the kernel has, else at the portal.
     pub(super) fn seek(&mut self, now: Instant, id: &LinkId) {
+        if id.tid.is_name() {
+            return self.enter(id, State::Unresolved);
+        }
         if let Some(device) = self.existing(id) {
             let name = device.name.clone();
             return self.adopt(now, id, &name);
@@ -200,6 +203,16 @@ impl Links {
         }
         self.enter(id, State::BackingOff);
         self.retries.set(id.clone(), now + retry_in);
+        if blamed.is_none() {
+            self.tell_failure(id);
+        }
+    }
+
+    /// Of those that others are tried in place of.
+    fn tell_failure(&mut self, id: &LinkId) {
+        if self.alternates.contains(id) {
+            self.changes.push_back(LinkChange::Failed { id: id.clone() });
+        }
     }
 
     /// Whether this is not what was reported last.
@@ -210,14 +223,20 @@ impl Links {
 
     /// Links behind it that are queued already will see that at their turn.
     pub(super) fn portal_failed(&mut self, now: Instant, portal: &PortalId, why: String, hold: Hold) {
+        let is_unconnected =
+            |id: &&LinkId| self.links.get(id).is_some_and(|link| !matches!(link.state, State::Live { .. }));
+        if !self.alternates.is_empty() {
+            let failed: Vec<LinkId> = self.portals.members(portal).filter(is_unconnected).cloned().collect();
+            failed.iter().for_each(|id| self.tell_failure(id));
+        }
         let is_tentative = |id: &LinkId| self.links.get(id).is_some_and(|link| link.tentative);
         let tentative = self.portals.members(portal).all(is_tentative);
         let Some(retry_in) = self.portals.failed(now, portal, &why, hold, tentative) else {
             return;
         };
-        let is_waiting =
+        let is_unconnected =
             |id: &&LinkId| self.links.get(id).is_some_and(|link| !matches!(link.state, State::Live { .. }));
-        let waiting = self.portals.members(portal).filter(is_waiting).count();
+        let waiting = self.portals.members(portal).filter(is_unconnected).count();
         self.note(Note::Unreachable { portal: portal.clone(), why, waiting, retry_in });
     }
 
@@ -271,7 +290,10 @@ impl Links {
         let retry_in = must_wait.then(|| self.backoff.delay(failures));
         self.note(Note::Lost { id: id.clone(), device: name, retry_in });
         match retry_in {
-            Some(wait) => self.retries.set(id.clone(), now + wait),
+            Some(wait) => {
+                self.retries.set(id.clone(), now + wait);
+                self.tell_failure(id);
+            }
             None => self.seek(now, id),
         }
     }
@@ -349,12 +371,33 @@ impl Links {
         }
     }
 
+    /// Another is wanted in the place of an alternate: what is known of it is kept.
+    pub(super) fn retire(&mut self, id: &LinkId) {
+        let retry_at = self.retries.get(id);
+        self.enter(id, State::BackingOff);
+        self.ours_before.remove(id);
+        if let Some(Link { portal, failures, complaint, .. }) = self.links.remove(id) {
+            self.retired.insert(id.clone(), Retired { portal, failures, complaint, retry_at });
+        }
+    }
+
+    /// It is wanted again, through this portal, or of no interest any more.
+    pub(super) fn take_retired(&mut self, id: &LinkId, portal: Option<&PortalId>) -> Option<Retired> {
+        let retired = self.retired.remove(id)?;
+        if let Some(left) = retired.portal.as_ref().filter(|left| Some(*left) != portal) {
+            self.portals.leave(left, id);
+        }
+        Some(retired)
+    }
+
     /// The one place where a link changes its state, so that what is kept by state elsewhere cannot go astray.
     pub(super) fn enter(&mut self, id: &LinkId, state: State) {
         let Some(link) = self.links.get_mut(id) else {
             return;
         };
         let portal = link.portal.as_ref();
+        let (is_settled, was_settled) = (state.is_settled(), link.state.is_settled());
+        self.settled = self.settled.saturating_add(usize::from(is_settled)).saturating_sub(usize::from(was_settled));
         match std::mem::replace(&mut link.state, state) {
             State::AwaitingPortal => portal.into_iter().for_each(|portal| self.portals.stop_waiting(portal, id)),
             State::Queued { turn } => self.turns.leave(turn),
@@ -368,6 +411,7 @@ impl Links {
                 self.changes.push_back(LinkChange::Down { id: id.clone(), device });
             }
             State::Barred
+            | State::Unresolved
             | State::AwaitingTwin
             | State::Connecting { .. }
             | State::Disconnecting { .. }

@@ -64,6 +64,20 @@ impl Links {
         ours.map(|(id, _)| id).chain(&self.ours_before)
     }
 
+    /// Whether any controller is on its way to a connection.
+    pub fn are_waiting(&self) -> bool {
+        self.links.len() > self.settled
+    }
+
+    pub fn is_live(&self, id: &LinkId) -> bool {
+        self.links.get(id).is_some_and(|link| matches!(link.state, State::Live { .. }))
+    }
+
+    /// Whether the kernel has what a link would ask for.
+    pub fn has_device_for(&self, id: &LinkId) -> bool {
+        self.existing(id).is_some()
+    }
+
     /// Whether something is to be disconnected that still is not: at once, or as soon as its connect is done. What could
     /// not be disconnected and waits for the next try does not count.
     pub fn is_disconnecting(&self) -> bool {
@@ -81,6 +95,7 @@ impl Links {
             && self.connecting.is_empty()
             && self.disconnecting.is_empty()
             && self.stuck.is_empty()
+            && self.retired.is_empty()
             && self.ours_before.is_empty()
             && self.changes.is_empty()
             && self.actions.is_empty()

@@ -403,12 +403,3 @@ fn a_connect_in_flight_is_left_to_the_next_run() {
     next.configure();
     assert_eq!(next.disconnecting(), ["nvme3"], "ours, and not configured any more");
 }
-
-#[test]
-fn a_host_name_is_refused_with_what_to_do() {
-    let mut world = World::new();
-    world.settings.io = vec![entry("array.example.org", "nqn.a")];
-    world.configure();
-    assert!(world.notes[0].ends_with("ignored: host names are not resolved yet, give an address"), "{:?}", world.notes);
-    world.assert_nothing_to_do();
-}

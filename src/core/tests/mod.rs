@@ -7,6 +7,8 @@ mod adoption;
 mod announced;
 mod connecting;
 mod host;
+mod hurry;
+mod names;
 mod pages;
 mod parking;
 mod referrals;
@@ -21,7 +23,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 
 use crate::config::settings::{
-    Common, ConnectOptions, ConnectorSettings, ControllerEntry, DisconnectScope, Exclusion, FinderSettings,
+    Common, ConnectOptions, ConnectorSettings, ControllerEntry, DisconnectScope, Exclusion, FinderSettings, IpFamily,
     Persistence, Persistent,
 };
 use crate::core::device::{ControllerKind, Device};
@@ -58,6 +60,7 @@ struct World {
     can: Capabilities,
     /// Whether the last page was asked for with the entries of one port only.
     port_local: bool,
+    resolves: Vec<(Ticket, Rc<str>)>,
     device_reads: usize,
     published: Vec<Change>,
     notes: Vec<String>,
@@ -79,6 +82,7 @@ struct Settings {
     scope: DisconnectScope,
     persistent_connections: bool,
     ignore_iface: bool,
+    ip_family: IpFamily,
     persistence: Persistence,
     pleo: bool,
     persistent: Persistent,
@@ -99,6 +103,7 @@ impl World {
             scope: DisconnectScope::OnlyStasConnections,
             persistent_connections: true,
             ignore_iface: false,
+            ip_family: IpFamily::default(),
             persistence: Persistence::Forever,
             pleo: true,
             persistent: Persistent::Auto,
@@ -117,6 +122,7 @@ impl World {
             by_hand: false,
             can: Capabilities { notices: true, pleo: None },
             port_local: false,
+            resolves: Vec::new(),
             device_reads: 0,
             published: Vec::new(),
             notes: Vec::new(),
@@ -156,6 +162,7 @@ impl World {
             controllers: controllers.iter().map(|entry| complete(entry, trsvcid, subsysnqn)).collect(),
             exclusions: self.settings.exclusions.clone(),
             ignore_iface: self.settings.ignore_iface,
+            ip_family: self.settings.ip_family,
             ..Common::default()
         };
         let finder = FinderSettings {
@@ -341,6 +348,7 @@ impl World {
                     self.page_reads.push((ticket, device));
                     self.port_local = port_local;
                 }
+                Action::Resolve { ticket, name } => self.resolves.push((ticket, name)),
                 Action::ReadDevices => self.device_reads += 1,
                 Action::Publish(change) => self.published.push(change),
                 Action::Save => self.saves += 1,

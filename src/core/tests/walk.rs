@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::core::finder::{Finder, Origin};
+use crate::core::network::NetworkChange;
 use crate::core::page::Contents;
 
 /// xorshift64 (Marsaglia 2003).
@@ -94,6 +95,7 @@ impl Walk {
                 let announced: Vec<_> = announced.collect();
                 self.world.announce(&announced);
             }
+            14 => self.name_answered(),
             _ => self.nonsense(),
         }
     }
@@ -105,7 +107,10 @@ impl Walk {
             via(iface, entry(traddr, nqn))
         });
         self.world.settings.io = paths.collect();
-        let discovery = [entry(DC, ""), entry(DC, "nqn.dc1"), entry("192.0.2.2", "")];
+        if self.random.one_in(3) {
+            self.world.settings.io.push(entry("array", "nqn.a"));
+        }
+        let discovery = [entry(DC, ""), entry(DC, "nqn.dc1"), entry("192.0.2.2", ""), entry("array", "")];
         self.world.settings.discovery = discovery.into_iter().filter(|_| self.random.one_in(2)).collect();
         let excluded = Exclusion { subsysnqn: "nqn.b".into(), ..Exclusion::default() };
         self.world.settings.exclusions = if self.random.one_in(4) { vec![excluded] } else { vec![] };
@@ -165,6 +170,17 @@ impl Walk {
         }
     }
 
+    fn name_answered(&mut self) {
+        if !self.world.resolves.is_empty() {
+            let some = [DC, "192.0.2.9", "192.0.2.2"].into_iter().filter(|_| self.random.one_in(2));
+            let addresses: Vec<&str> = some.collect();
+            match self.random.one_in(4) {
+                true => self.world.unresolved(),
+                false => self.world.resolved(&addresses),
+            }
+        }
+    }
+
     fn page_answered(&mut self) {
         self.steps_answered();
         if !self.world.page_reads.is_empty() {
@@ -195,12 +211,13 @@ impl Walk {
         if self.is_asked(ticket) {
             return;
         }
-        let event = match self.random.below(6) {
+        let event = match self.random.below(7) {
             0 => Event::Connected { ticket, outcome: Err(Failure::Gone) },
             1 => Event::Disconnected { ticket, outcome: Ok(()) },
             2 => Event::PageRead { ticket, outcome: Ok(page(&[]).into()) },
             3 => Event::Probed { portal: PortalId::of(&io(PATHS[0]).tid, true).unwrap(), outcome: Ok(()) },
             4 => Event::FabricsReady(!self.random.one_in(4)),
+            5 => Event::NetworkChanged(NetworkChange::Link("eth0".into())),
             _ => {
                 // Events were lost: some are gone, some are new, some names are others' by now.
                 let known: Vec<Device> = self.world.machine.links().devices().cloned().collect();
@@ -226,7 +243,8 @@ impl Walk {
         let disconnects = self.world.disconnects.iter().map(|(asked, _)| *asked);
         let World { page_reads, registers, inquiries, .. } = &self.world;
         let steps = page_reads.iter().chain(registers).chain(inquiries).map(|(asked, _)| *asked);
-        connects.chain(disconnects).chain(steps).any(|asked| asked == ticket)
+        let names = self.world.resolves.iter().map(|(asked, _)| *asked);
+        connects.chain(disconnects).chain(steps).chain(names).any(|asked| asked == ticket)
     }
 
     fn finder(&self) -> &Finder {
@@ -265,6 +283,10 @@ impl Walk {
         after.inherit(before.machine.legacy(before.now), devices);
         after.configure();
         let finder = self.finder();
+        // Who is called by a name refers to nobody before the name is resolved; what was listed waits for it.
+        if before.settings.discovery.iter().any(|entry| entry.traddr == "array") {
+            return;
+        }
         for tid in finder.controllers().filter(|tid| finder.origin(tid) == Some(Origin::Referral)) {
             assert!(after.machine.finder().unwrap().knows(tid), "{tid} is forgotten");
         }
@@ -289,6 +311,7 @@ impl Walk {
         }
         // A portal that held up the host is remembered for a while.
         self.world.pass_secs(600);
+        assert!(self.world.machine.names_are_empty());
         assert!(self.world.machine.links().is_empty(), "{:#?}", self.world.machine.links());
         assert!(self.world.machine.finder().unwrap().is_empty());
         assert!(self.world.machine.connector().unwrap().is_empty());

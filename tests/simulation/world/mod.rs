@@ -433,6 +433,7 @@ impl World {
             Action::Register { ticket, device } => self.command(ticket, Command::Register, &device),
             Action::Inquire { ticket, device, .. } => self.command(ticket, Command::Inquire, &device),
             Action::ReadLogPage { ticket, device, .. } => self.command(ticket, Command::Read, &device),
+            Action::Resolve { name, .. } => return Err(format!("{name} is resolved, and nobody named it")),
             Action::ReadDevices => self.hand_in_devices(),
             Action::Save if !self.read_only => {
                 let legacy = daemon.machine.legacy(self.epoch + self.now);
