@@ -308,7 +308,7 @@ fn options_of_one_controller() {
         let fabric = Fabric::new(guest, 2, 2);
         fabric.list(0, &[], &[1]);
         fabric.list(1, &[0], &[]);
-        let finds = format!("kato = 11\n{}kato = 7\nctrl-loss-tmo = 77\n", controller("127.0.0.1", 8009));
+        let finds = format!("kato = 11\n{}kato = 7\nctrl-loss-tmo = 80\n", controller("127.0.0.1", 8009));
         guest.write(STAFD_CONF, &finds);
         let connects = io_controller("127.0.0.1", 4420, &fabric.disks[1].nqn) + "kato = 9\nreconnect-delay = 6\n";
         guest.write(STACD_CONF, &format!("kato = 13\nreconnect-delay = 60\n{connects}"));
@@ -325,7 +325,7 @@ fn options_of_one_controller() {
         discovery.sort_by_key(|one| one.address_field("trsvcid").map(str::to_owned));
         let all: Vec<_> =
             discovery.iter().chain(&guest.wait_for_storage(&fabric.nqns(0..2), SOON)).map(attributes).collect();
-        assert_eq!(all, [["7", "77", "10"], ["11", "600", "10"], ["13", "600", "60"], ["9", "600", "6"]]);
+        assert_eq!(all, [["7", "80", "10"], ["11", "600", "10"], ["13", "600", "60"], ["9", "600", "6"]]);
     });
 }
 
