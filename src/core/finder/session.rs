@@ -8,10 +8,12 @@
 //! is not answered costs the connection: it is left out then, until a page has been read without it and the controller is
 //! connected once more, or the administrator asks.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::config::settings::{FinderSettings, Persistent};
+use crate::core::evidence::Testimony;
 use crate::core::finder::parking::Presence;
 use crate::core::finder::reading::Reading;
 use crate::core::finder::{Finder, link_id};
@@ -206,6 +208,8 @@ impl Finder {
         let Some(discovery) = self.controllers.get_mut(tid).filter(|discovery| discovery.device.is_some()) else {
             return;
         };
+        // As with `read_soon`.
+        self.testimonies.push_back((tid.clone(), Testimony::Stale(BTreeSet::new())));
         match &mut discovery.reading {
             Some(reading) => reading.anew = true,
             None => {
