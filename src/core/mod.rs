@@ -10,6 +10,7 @@
 
 pub mod aging;
 pub mod announcement;
+pub mod audit;
 pub mod backoff;
 pub mod connector;
 pub mod deadlines;
@@ -22,6 +23,8 @@ pub mod note;
 pub mod page;
 pub mod policy;
 pub mod portal;
+pub mod succession;
+pub mod terms;
 pub mod tid;
 
 #[cfg(test)]
@@ -41,6 +44,7 @@ use crate::core::links::{LinkChange, LinkId, Links};
 use crate::core::note::Note;
 use crate::core::policy::Policy;
 use crate::core::portal::PortalId;
+use crate::core::terms::Terms;
 use crate::core::tid::TransportId;
 use crate::helper::message::{Capabilities, Failure};
 
@@ -105,6 +109,10 @@ pub enum Event {
     /// What a finder in another process knows, perhaps not all: one that does not tell whether its pages are current may
     /// have started just now, and be about to find the others.
     FinderMentions(Vec<Report>),
+    /// The finder in another process is away.
+    FinderGone,
+    /// What this host uses (mounts, swap, device mapper) has changed.
+    UsesChanged,
     /// All discovery controllers that announce themselves now. What is missing here and was there before is withdrawn.
     Announced(BTreeSet<Announcement>),
     /// The daemon is asked to stop. No connect is started any more.
@@ -186,8 +194,9 @@ pub struct Legacy {
     pub id: LinkId,
     /// Its connection is one of ours.
     pub ours: bool,
-    /// Who listed it.
+    /// Who listed it, and on what terms.
     pub sources: Vec<Rc<TransportId>>,
+    pub terms: Terms,
     /// It is known from an announcement, and has been neither announced nor connected for so long.
     pub unseen: Option<Duration>,
 }
@@ -230,11 +239,11 @@ impl Machine {
 
     /// Takes over from an earlier run; before the first event.
     pub fn inherit(&mut self, legacy: Vec<Legacy>) {
-        for Legacy { id, ours, sources, unseen } in legacy {
+        for Legacy { id, ours, sources, terms, unseen } in legacy {
             if id.kind == ControllerKind::Io
                 && let Some(connector) = &mut self.connector
             {
-                connector.remember(&id.tid, &sources);
+                connector.remember(&id.tid, &sources, terms);
             }
             if let (ControllerKind::Discovery, Some(unseen), Some(finder)) = (id.kind, unseen, &mut self.finder) {
                 finder.remember(&id.tid, unseen);
@@ -261,6 +270,7 @@ impl Machine {
             id: id.clone(),
             ours: ours.contains(id),
             sources: sources(id),
+            terms: self.connector.as_ref().map(|connector| connector.terms(&id.tid)).unwrap_or_default(),
             unseen: discovered.get(id).copied(),
         };
         all.into_iter().map(legacy).collect()
@@ -319,6 +329,8 @@ impl Machine {
                 self.hear_finder(now, reports);
             }
             Event::FinderMentions(reports) => self.hear_finder(now, reports),
+            Event::FinderGone => self.connector.iter_mut().for_each(Connector::lose_finder),
+            Event::UsesChanged => self.links.retry_kept(now, |_| true),
             Event::Announced(announcements) => {
                 if let Some(finder) = &mut self.finder {
                     finder.hear_announcements(now, announcements, &mut self.links);
@@ -338,13 +350,17 @@ impl Machine {
     /// When [`Machine::handle_deadline`] wants to be called, if no event comes before.
     pub fn poll_deadline(&self) -> Option<Instant> {
         let finder = self.finder.as_ref().and_then(Finder::deadline);
-        self.links.deadline().into_iter().chain(finder).min()
+        let connector = self.connector.as_ref().and_then(Connector::deadline);
+        self.links.deadline().into_iter().chain(finder).chain(connector).min()
     }
 
     pub fn handle_deadline(&mut self, now: Instant) {
         self.links.handle_deadline(now);
         if let Some(finder) = &mut self.finder {
             finder.handle_deadline(now, &mut self.links);
+        }
+        if let Some(connector) = &mut self.connector {
+            connector.handle_deadline(now, &mut self.links);
         }
         self.settle(now);
     }
@@ -392,8 +408,13 @@ impl Machine {
             finder.configure(now, policy, settings.zeroconf_persistence, &mut self.links);
         }
         if let (Some(connector), Some(settings)) = (&mut self.connector, connector_settings) {
-            let policy = Policy::new(settings.common, host_nqn);
-            connector.configure(now, policy, settings.disconnect_scope, &mut self.links);
+            let rules = connector::Rules {
+                policy: Policy::new(settings.common, host_nqn),
+                scope: settings.disconnect_scope,
+                trtypes: settings.disconnect_trtypes,
+                attempts_on_ncc: settings.connect_attempts_on_ncc,
+            };
+            connector.configure(now, rules, &mut self.links);
         }
         if let (Some(finder), Some(connector)) = (&self.finder, &mut self.connector) {
             let is_announced = |source: &TransportId| finder.origin(source) == Some(Origin::Discovered);
@@ -448,6 +469,11 @@ impl Machine {
                 LinkChange::Up { id, device } => Change::Up { id: id.clone(), device: device.clone() },
                 LinkChange::Down { id, device } => Change::Down { id: id.clone(), device: device.clone() },
             });
+            if let (LinkChange::Up { id, .. }, Some(connector)) = (&change, &mut self.connector)
+                && id.kind == ControllerKind::Io
+            {
+                connector.link_up(now, &id.tid, &mut self.links);
+            }
             match (change, &mut self.finder) {
                 (LinkChange::Up { id, device }, Some(finder)) if id.kind == ControllerKind::Discovery => {
                     finder.link_up(&id.tid, device, &mut self.links);
@@ -470,6 +496,9 @@ impl Machine {
                     self.unsaved = true;
                 }
             }
+        }
+        if let Some(connector) = &mut self.connector {
+            connector.review(now, &self.links);
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
+use crate::core::terms::{Listing, Terms};
 use crate::core::tid::{NQN_MAX, Spelling, Transport, TransportId, is_usable_address};
 use crate::wire::discovery::{
     EFLAG_EPCSD, Entry, LogPage, PageError, SUBTYPE_CURRENT, SUBTYPE_NVME, SUBTYPE_REFERRAL, TRTYPE_FC, TRTYPE_LOOP,
@@ -54,6 +55,10 @@ pub struct Listed<'a> {
     pub traddr: &'a str,
     pub trsvcid: &'a str,
     pub subnqn: &'a str,
+    /// `TREQ_*`.
+    pub treq: u8,
+    /// `EFLAG_*`.
+    pub eflags: u16,
 }
 
 /// Discovery Log Page Entry, SUBTYPE.
@@ -87,12 +92,14 @@ impl<'a> Listed<'a> {
             traddr: text(entry.traddr(), "traddr")?,
             trsvcid: text(entry.trsvcid(), "trsvcid")?,
             subnqn: text(entry.subnqn(), "subnqn")?,
+            treq: entry.treq(),
+            eflags: entry.eflags(),
         })
     }
 
     /// The path to the I/O controller that this entry stands for, seen from the discovery controller that lists it, whose
     /// interface, source address and host NQN it inherits. `Ok(None)`: not an I/O controller. `Err`: nonsense.
-    pub fn path(&self, from: &TransportId) -> Result<Option<TransportId>, String> {
+    pub fn path(&self, from: &TransportId) -> Result<Option<(TransportId, Terms)>, String> {
         match self.subtype {
             Subtype::Nvme => {}
             Subtype::Referral | Subtype::Current => return Ok(None),
@@ -108,7 +115,8 @@ impl<'a> Listed<'a> {
         if transport.is_ip() && !matches!(self.trsvcid.parse::<u16>(), Ok(1..)) {
             return Err(format!("{:?} is not a port", self.trsvcid));
         }
-        Ok(Some(TransportId::new(transport, self.inherit(transport, from))))
+        let terms = Terms::new(transport, self.treq, self.eflags);
+        Ok(Some((TransportId::new(transport, self.inherit(transport, from)), terms)))
     }
 
     fn inherit(&self, transport: Transport, from: &'a TransportId) -> Spelling<'a> {
@@ -132,14 +140,12 @@ pub fn is_nqn(text: &str) -> bool {
 }
 
 /// The I/O paths of a page, and what is wrong with its other entries.
-pub fn paths(page: &Page, from: &TransportId) -> (BTreeSet<Rc<TransportId>>, BTreeSet<String>) {
-    let mut paths = BTreeSet::new();
+pub fn paths(page: &Page, from: &TransportId) -> (Listing, BTreeSet<String>) {
+    let mut paths = Listing::new();
     let mut complaints = BTreeSet::new();
     for entry in page.entries() {
         match Listed::from_wire(entry).and_then(|listed| listed.path(from)) {
-            Ok(Some(path)) => {
-                paths.insert(Rc::new(path));
-            }
+            Ok(Some((path, terms))) => list(&mut paths, path, terms),
             Ok(None) => {}
             Err(why) => {
                 complaints.insert(complaint(entry, &why));
@@ -147,6 +153,11 @@ pub fn paths(page: &Page, from: &TransportId) -> (BTreeSet<Rc<TransportId>>, BTr
         }
     }
     (paths, complaints)
+}
+
+/// Adds a path, which may be there already.
+pub fn list(paths: &mut Listing, path: TransportId, terms: Terms) {
+    paths.entry(Rc::new(path)).and_modify(|listed| *listed = listed.and(terms)).or_insert(terms);
 }
 
 /// Names the entry by what it says, not by its number: one more entry in the page must not make news of all others.

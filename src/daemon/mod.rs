@@ -17,6 +17,7 @@ mod reports;
 mod requests;
 mod settings;
 mod state_file;
+mod uses;
 
 use std::ffi::OsString;
 use std::fs;

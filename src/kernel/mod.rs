@@ -5,5 +5,6 @@
 
 pub mod admin;
 pub mod fabrics;
+pub mod in_use;
 pub mod netlink;
 pub mod sysfs;

@@ -150,7 +150,7 @@ impl Finder {
         for (tid, unseen) in std::mem::take(&mut self.remembered) {
             self.bring_back(now, &tid, unseen, links);
         }
-        links.dispose_of_leftovers(now, ControllerKind::Discovery, Disposal::Disconnect);
+        links.dispose_of_leftovers(now, ControllerKind::Discovery, |_| Disposal::Disconnect);
     }
 
     /// Whether a controller that is not configured stays all the same.

@@ -10,6 +10,7 @@ use crate::core::finder::{Finder, link_id};
 use crate::core::links::Links;
 use crate::core::note::Note;
 use crate::core::page::{self, Page};
+use crate::core::terms::Listing;
 use crate::core::tid::TransportId;
 use crate::core::{Action, Change, Ticket};
 
@@ -45,7 +46,7 @@ impl Finder {
             return;
         };
         // Until that is done, what the page does not list may well be there.
-        self.testimonies.push_back((tid.clone(), Testimony::Stale(BTreeSet::new())));
+        self.testimonies.push_back((tid.clone(), Testimony::Stale(Listing::new())));
         match &mut discovery.reading {
             Some(reading) => reading.again = true,
             None if discovery.device.is_some() => {
@@ -137,7 +138,7 @@ impl Finder {
         if std::mem::take(&mut discovery.fresh) {
             let device = discovery.device.clone().unwrap_or_default();
             self.actions.push_back(Action::Publish(Change::LogPage { tid: tid.clone(), device }));
-            self.testimonies.push_back((tid.clone(), Testimony::Stale(BTreeSet::new())));
+            self.testimonies.push_back((tid.clone(), Testimony::Stale(Listing::new())));
         }
     }
 

@@ -75,13 +75,47 @@ pub enum LinkChange {
 pub enum Disposal {
     /// Disconnected if it is ours.
     Disconnect,
+    /// The same, but only when that is said: what replaces it is not connected yet.
+    Postpone,
     Keep,
+}
+
+/// How often a connect may be tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leave {
+    /// For ever.
+    Free,
+    /// So often, since the last success: the discovery controller does not reach the subsystem either.
+    Attempts(u32),
+    /// Never: only TLS will do, and the administrator has turned it off.
+    NoTls,
+}
+
+/// Why a wanted controller must not be tried (any more).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Bar {
+    /// So many attempts failed, and that was all its [`Leave`].
+    Attempts(u32),
+    /// [`Leave::NoTls`].
+    NoTls,
+}
+
+/// Why a controller that is to be disconnected is still there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stay {
+    /// The kernel would not.
+    Failed,
+    /// Something on this host uses its disks.
+    InUse,
+    /// [`Disposal::Postpone`].
+    Postponed,
 }
 
 #[derive(Debug)]
 pub(super) struct Link {
     pub state: State,
     pub options: Rc<ConnectOptions>,
+    pub leave: Leave,
     /// `None` if its transport cannot be probed.
     pub portal: Option<PortalId>,
     /// `Err` once the link is unwanted but the kernel is not done with it.
@@ -92,8 +126,28 @@ pub(super) struct Link {
     pub tentative: bool,
     /// It was left, and is connected again by and by: nothing to be told, if that works.
     pub was_parked: bool,
+    /// It has waited long enough for what the kernel makes at its address.
+    pub impatient: bool,
     /// The last failure that was reported.
     pub complaint: Option<String>,
+}
+
+impl Link {
+    /// Wanted, and nothing done about it yet.
+    pub fn new(options: Rc<ConnectOptions>, leave: Leave, portal: Option<PortalId>) -> Link {
+        Link {
+            state: State::BackingOff,
+            options,
+            leave,
+            portal,
+            wanted: Ok(()),
+            failures: 0,
+            tentative: false,
+            was_parked: false,
+            impatient: false,
+            complaint: None,
+        }
+    }
 }
 
 /// See the diagram in [`links`](crate::core::links).
@@ -117,6 +171,8 @@ pub(super) enum State {
     },
     /// Failed although its portal answers, or has none.
     BackingOff,
+    /// Its [`Leave`] is used up: waits for better news, or for somebody else to connect it.
+    Barred,
     Disconnecting {
         device: String,
     },
@@ -127,9 +183,10 @@ pub(super) enum State {
     },
     /// Wanted, but left for now: somebody else says when it is sought again.
     Parked,
-    /// Not wanted, but its disconnect failed: tried again by time.
+    /// Not wanted, but still there.
     AwaitingDisconnect {
         device: String,
+        why: Stay,
     },
 }
 
@@ -140,7 +197,7 @@ impl State {
             State::Live { device, .. }
             | State::Disconnecting { device }
             | State::Leaving { device, .. }
-            | State::AwaitingDisconnect { device } => Some(device),
+            | State::AwaitingDisconnect { device, .. } => Some(device),
             _ => None,
         }
     }
@@ -153,7 +210,9 @@ impl State {
     /// Not connected, and nothing under way that would connect it.
     pub fn can_adopt(&self) -> bool {
         match self {
-            State::AwaitingPortal | State::Queued { .. } | State::AwaitingTwin | State::BackingOff => true,
+            State::AwaitingPortal | State::Queued { .. } | State::AwaitingTwin | State::BackingOff | State::Barred => {
+                true
+            }
             State::Connecting { .. }
             | State::Live { .. }
             | State::Disconnecting { .. }

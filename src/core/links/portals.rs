@@ -155,8 +155,11 @@ impl Portals {
     pub fn start_over(&mut self) -> Vec<PortalId> {
         let mut asked = Vec::new();
         for (portal_id, portal) in &mut self.portals {
-            if portal.answer == Answer::No && !portal.members.is_empty() {
-                portal.failures = portal.failures.min(1);
+            if portal.members.is_empty() {
+                continue;
+            }
+            portal.failures = portal.failures.min(1);
+            if portal.answer == Answer::No {
                 portal.answer = Answer::Unknown;
                 self.retries.cancel(portal_id);
                 if !portal.waiting.is_empty() {

@@ -42,11 +42,18 @@ pub struct Scenario {
     limit: Duration,
     narrated: bool,
     debian: bool,
+    memory: u32,
 }
 
 impl Scenario {
     pub fn new() -> Self {
-        Scenario { kernel: Kernel::V6_12, limit: Duration::from_secs(120), narrated: false, debian: false }
+        Scenario {
+            kernel: Kernel::V6_12,
+            limit: Duration::from_secs(120),
+            narrated: false,
+            debian: false,
+            memory: 1024,
+        }
     }
 
     pub fn kernel(mut self, kernel: Kernel) -> Self {
@@ -57,6 +64,12 @@ impl Scenario {
     /// How long it may take from power-on to the end; then it has failed.
     pub fn limit(mut self, limit: Duration) -> Self {
         self.limit = limit;
+        self
+    }
+
+    /// In MiB.
+    pub fn memory(mut self, memory: u32) -> Self {
+        self.memory = memory;
         self
     }
 
@@ -105,6 +118,7 @@ impl Scenario {
             initramfs: &image,
             disk: self.debian.then_some(&disk),
             scenario: test,
+            memory: self.memory,
             limit: self.limit,
             log: &log,
             narrated: self.narrated,
