@@ -49,7 +49,7 @@ fn leads_somewhere(data: &[u8]) {
     let Ok(page) = Page::new(data.into()) else { panic!("it was a page a moment ago") };
     let Contents { paths, referrals, complaints } = Contents::of_page(&page, &lister);
     assert!(paths.len() + referrals.len() + complaints.len() <= page.entries().len());
-    for tid in paths.iter().chain(&referrals) {
+    for tid in paths.keys().chain(&referrals) {
         assert!(is_usable_address(tid.transport(), tid.traddr()), "{tid}");
         assert!(is_nqn(tid.subsysnqn()) && matches!(tid.host_iface(), "" | "eth0"), "{tid}");
         assert_eq!(canonical_address(tid.transport(), tid.traddr()), tid.traddr());

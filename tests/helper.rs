@@ -148,7 +148,7 @@ fn a_host_without_nvme_fails_cleanly() {
             })),
             &enoent,
         ),
-        (Request::Disconnect(identity("nvme12345")), &gone),
+        (Request::Disconnect { controller: identity("nvme12345"), even_if_used: false }, &gone),
         (read_log_page("nvme12345"), &gone),
     ] {
         expected.insert(helper.send(&request).unwrap(), reply.clone());

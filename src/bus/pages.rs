@@ -95,8 +95,16 @@ fn subtype_word(subtype: u8) -> String {
     word(subtype, &[(1, "referral"), (2, "nvme"), (3, "discovery")])
 }
 
+const TREQ_WORDS: [(u8, &str); 4] = [(0, "not specified"), (1, "required"), (2, "not required"), (4, "disable sqflow")];
+
 fn treq_word(treq: u8) -> String {
-    word(treq, &[(0, "not specified"), (1, "required"), (2, "not required"), (4, "disable sqflow")])
+    word(treq, &TREQ_WORDS)
+}
+
+/// The bits that a word or number stands for.
+pub fn treq(text: &str) -> u8 {
+    let known = TREQ_WORDS.iter().find(|(_, word)| *word == text);
+    known.map_or_else(|| text.parse().unwrap_or_default(), |(bits, _)| *bits)
 }
 
 impl PageState {

@@ -88,6 +88,7 @@ pub(super) const FINDER: &[Key<FinderSettings>] = &[
 pub(super) const CONNECTOR: &[Key<ConnectorSettings>] = &[
     in_section(IO_MANAGEMENT, "disconnect-scope", |s, v| v.disconnect_scope().map(|scope| s.disconnect_scope = scope)),
     in_section(IO_MANAGEMENT, "disconnect-trtypes", |s, v| v.transports().map(|list| s.disconnect_trtypes = list)),
+    in_section(IO_MANAGEMENT, "disconnect-in-use", |s, v| v.boolean().map(|on| s.disconnect_in_use = on)),
     in_section(IO_MANAGEMENT, "connect-attempts-on-ncc", |s, v| {
         // The first attempt may fail for no reason: 1 means 2.
         v.integer(0..=u32::MAX).map(|n| s.connect_attempts_on_ncc = (n > 0).then_some(n.max(2)))

@@ -214,6 +214,8 @@ pub struct ConnectorSettings {
     pub common: Common,
     pub disconnect_scope: DisconnectScope,
     pub disconnect_trtypes: Vec<Transport>,
+    /// Disconnect even what this host uses.
+    pub disconnect_in_use: bool,
     /// Stop after that many attempts while a controller's Not Connected to CDC bit is set; `None`: never stop.
     pub connect_attempts_on_ncc: Option<u32>,
 }
@@ -224,6 +226,7 @@ impl Default for ConnectorSettings {
             common: Common::default(),
             disconnect_scope: DisconnectScope::default(),
             disconnect_trtypes: vec![Transport::Tcp],
+            disconnect_in_use: false,
             connect_attempts_on_ncc: None,
         }
     }

@@ -81,6 +81,11 @@ impl Device {
         self.owner.as_deref().is_some_and(|owner| owner != US)
     }
 
+    /// Whether the firmware's boot table (NBFT) asked for it, as the registry says.
+    pub fn is_of_firmware(&self) -> bool {
+        self.owner.as_deref() == Some("nbft")
+    }
+
     /// Whether it was connected for one look only, as by `nvme discover`, and will be gone in a moment: such a discovery
     /// controller has no keep alive.
     pub fn is_passing(&self) -> bool {

@@ -5,26 +5,32 @@
 //!
 //! - a fresh and complete log page of that controller no longer lists the path ([`Testimony::Fresh`]);
 //! - the administrator's configuration dropped that controller ([`Ledger::hear_all_sources`]), and each controller that the
-//!   same change named instead has been heard: whoever corrects an address or a pinning does not mean to lose the storage behind it.
+//!   same change named instead has been heard (see [`Succession`]).
 //!
 //! Nothing else counts: a controller that is unreachable, a page that could not be read, a daemon or a bus that is away
 //! say nothing against a path. Nor does it that nobody refers to a controller any more ([`Testimony::Forgotten`]): a cluster
 //! that lists its discovery services as they come and go drops the referral to one that has crashed or moved, while the
-//! storage behind it works on; and zoning shows in the pages that list the storage itself. A page that is no longer current ([`Testimony::Stale`]) may add paths, never withdraw them.
+//! storage behind it works on; and zoning shows in the pages that list the storage itself. A page that is no longer current
+//! ([`Testimony::Stale`]) may add paths, never withdraw them.
 //! This is the one place that knows the rule.
+//!
+//! What nobody ever listed can be judged only by who knows all: every discovery controller there is has given a fresh page
+//! ([`Ledger::is_complete`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
+use crate::core::succession::Succession;
+use crate::core::terms::{Listing, Terms};
 use crate::core::tid::TransportId;
 
 /// What a discovery controller can be quoted with.
 #[derive(Debug)]
 pub enum Testimony {
     /// These paths, and no others, are in its complete and current log page.
-    Fresh(BTreeSet<Rc<TransportId>>),
+    Fresh(Listing),
     /// It cannot be asked at present; this is what is left of its last page, perhaps nothing.
-    Stale(BTreeSet<Rc<TransportId>>),
+    Stale(Listing),
     /// It was known from an announcement only, and has been neither announced nor connected for too long; or from referrals
     /// only, and the last one is gone. It has taken nothing back itself, so this is no evidence: what it listed is not wanted
     /// any more, but what is connected stays.
@@ -36,6 +42,8 @@ pub enum Testimony {
 pub struct Verdict {
     /// Paths that nobody listed before.
     pub appeared: Vec<Rc<TransportId>>,
+    /// Paths that are listed with other terms than before.
+    pub changed: Vec<Rc<TransportId>>,
     /// Paths that nobody lists any more, on positive evidence.
     pub withdrawn: Vec<Rc<TransportId>>,
     /// Paths that nobody lists any more, without evidence against them.
@@ -46,19 +54,18 @@ pub struct Verdict {
 #[derive(Debug, Default)]
 pub struct Ledger {
     by_path: BTreeMap<Rc<TransportId>, BTreeSet<Rc<TransportId>>>,
-    by_source: BTreeMap<Rc<TransportId>, BTreeSet<Rc<TransportId>>>,
+    by_source: BTreeMap<Rc<TransportId>, Listing>,
     /// The discovery controllers that there are; `None` as long as nobody said.
     known: Option<BTreeSet<Rc<TransportId>>>,
-    /// Of those, the ones that came in a change which dropped others, and have not been heard yet.
-    newcomers: BTreeSet<Rc<TransportId>>,
-    /// Those whose page was fresh when they were last heard.
+    /// Those whose last word was a fresh page.
     fresh: BTreeSet<Rc<TransportId>>,
+    succession: Succession,
 }
 
 impl Ledger {
     /// A path that an earlier run of this program knew from `source`. It stays in force until `source` is heard.
-    pub fn remember(&mut self, source: &Rc<TransportId>, path: &Rc<TransportId>) {
-        self.by_source.entry(source.clone()).or_default().insert(path.clone());
+    pub fn remember(&mut self, source: &Rc<TransportId>, path: &Rc<TransportId>, terms: Terms) {
+        self.by_source.entry(source.clone()).or_default().insert(path.clone(), terms);
         self.by_path.entry(path.clone()).or_default().insert(source.clone());
     }
 
@@ -67,26 +74,32 @@ impl Ledger {
         let mut verdict = Verdict::default();
         match testimony {
             Testimony::Fresh(paths) => {
-                self.replace(source, paths, &mut verdict);
                 self.fresh.insert(source.clone());
-                if self.newcomers.remove(source) {
-                    self.void_dropped(&mut verdict);
-                }
+                self.replace(source, paths, &mut verdict);
+                self.succession.arrive(source);
+                self.void_dropped(&mut verdict);
             }
             Testimony::Stale(paths) => {
                 self.fresh.remove(source);
-                if !paths.is_empty() {
-                    let before = self.by_source.get(source).cloned().unwrap_or_default();
-                    self.replace(source, &paths | &before, &mut verdict);
+                if paths.is_empty() {
+                    return verdict;
                 }
+                let mut all = self.by_source.get(source).cloned().unwrap_or_default();
+                all.extend(paths);
+                self.replace(source, all, &mut verdict);
             }
             Testimony::Forgotten => {
                 self.fresh.remove(source);
-                self.replace(source, BTreeSet::new(), &mut verdict);
+                self.replace(source, Listing::new(), &mut verdict);
                 verdict.abandoned = std::mem::take(&mut verdict.withdrawn);
             }
         }
         verdict
+    }
+
+    /// Notes that nobody can be asked at present: whoever relays what they say is away.
+    pub fn lose_touch(&mut self) {
+        self.fresh.clear();
     }
 
     /// Says of every path in other words what it is, and from whom it is known.
@@ -94,21 +107,25 @@ impl Ledger {
         let listed = std::mem::take(&mut self.by_source);
         self.by_path.clear();
         for (source, paths) in listed {
-            for path in paths {
-                self.remember(&source, &word(&path, &source));
+            for (path, terms) in paths {
+                self.remember(&source, &word(&path, &source), terms);
             }
         }
     }
 
     /// Notes that these are all the discovery controllers that there are, without the administrator having said so: announced
-    /// ones and referrals come and go. A referral that comes before all newcomers are heard may be a newcomer's, and part of
-    /// what it has to say: it is waited for, too.
+    /// ones and referrals come and go. A referral that comes while somebody is waited for may be part of what that one has to
+    /// say: it is waited for, too.
     pub fn follow_sources(&mut self, sources: BTreeSet<Rc<TransportId>>, is_announced: impl Fn(&TransportId) -> bool) {
-        let waits = self.waits_for_any(&sources);
-        let comes = |source: &&Rc<TransportId>| waits && self.is_new(source) && !is_announced(source);
-        let waited_for = self.newcomers.intersection(&sources).chain(sources.iter().filter(comes)).cloned().collect();
-        self.newcomers = waited_for;
+        let is_new = |source: &&Rc<TransportId>| !self.by_source.contains_key(*source) && !self.knows(source);
+        let newcomers = sources.iter().filter(is_new).filter(|source| !is_announced(source)).cloned().collect();
+        self.succession.follow(&sources, &newcomers);
+        self.fresh.retain(|source| sources.contains(source));
         self.known = Some(sources);
+    }
+
+    fn knows(&self, source: &TransportId) -> bool {
+        self.known.as_ref().is_some_and(|known| known.contains(source))
     }
 
     /// Notes that these are all the discovery controllers that there are: what others listed becomes void, once those have
@@ -120,17 +137,10 @@ impl Ledger {
         sources: BTreeSet<Rc<TransportId>>,
         is_announced: impl Fn(&TransportId) -> bool,
     ) -> Verdict {
-        let was_there = |source: &TransportId| self.known.is_none() || self.knows(source);
-        // An unheard newcomer stands for what those listed in whose place it came.
-        let spoke = self.by_source.keys().chain(&self.newcomers);
-        let leave: Vec<_> = spoke.filter(|source| was_there(source) && !sources.contains(*source)).collect();
-        let waits = !leave.is_empty() || self.waits_for_any(&sources);
-        let comes = |source: &&Rc<TransportId>| {
-            let takes_over = || !self.fresh.contains(*source) && leave.iter().any(|one| one.is_same_address(source));
-            !is_announced(source) && (waits && self.is_new(source) || takes_over())
-        };
-        let waited_for = self.newcomers.intersection(&sources).chain(sources.iter().filter(comes)).cloned().collect();
-        self.newcomers = waited_for;
+        let before = self.known.iter().flatten().chain(self.by_source.keys()).cloned().collect();
+        self.succession.change(&before, &sources, |one, dropped, is_new| {
+            !is_announced(one) && (is_new || !self.fresh.contains(one) && one.is_same_address(dropped))
+        });
         self.fresh.retain(|source| sources.contains(source));
         self.known = Some(sources);
         let mut verdict = Verdict::default();
@@ -138,62 +148,58 @@ impl Ledger {
         verdict
     }
 
-    fn knows(&self, source: &TransportId) -> bool {
-        self.known.as_ref().is_some_and(|known| known.contains(source))
-    }
-
-    fn is_new(&self, source: &TransportId) -> bool {
-        !self.by_source.contains_key(source) && !self.knows(source)
-    }
-
-    fn waits_for_any(&self, sources: &BTreeSet<Rc<TransportId>>) -> bool {
-        !self.newcomers.is_disjoint(sources)
-    }
-
     fn void_dropped(&mut self, verdict: &mut Verdict) {
-        let Some(known) = self.known.as_ref().filter(|_| self.newcomers.is_empty()) else {
-            return;
-        };
-        let dropped: Vec<_> = self.by_source.keys().filter(|source| !known.contains(*source)).cloned().collect();
-        for source in dropped {
-            self.replace(&source, BTreeSet::new(), verdict);
+        while let Some(source) = self.succession.pop() {
+            self.replace(&source, Listing::new(), verdict);
         }
     }
 
     /// From now on `source` lists exactly these paths.
-    fn replace(&mut self, source: &Rc<TransportId>, now_listed: BTreeSet<Rc<TransportId>>, verdict: &mut Verdict) {
-        let before = self.by_source.remove(source).unwrap_or_default();
-        for path in now_listed.difference(&before) {
-            let sources = self.by_path.entry(path.clone()).or_default();
-            if sources.is_empty() {
-                verdict.appeared.push(path.clone());
+    fn replace(&mut self, source: &Rc<TransportId>, now_listed: Listing, verdict: &mut Verdict) {
+        let before = self.by_source.get(source).cloned().unwrap_or_default();
+        let touched = now_listed.iter().filter(|(path, terms)| before.get(*path) != Some(*terms)).map(|(path, _)| path);
+        let touched = touched.chain(before.keys().filter(|path| !now_listed.contains_key(*path)));
+        let touched: Vec<_> = touched.map(|path| (path.clone(), self.terms(path))).collect();
+        self.by_source.insert(source.clone(), now_listed);
+        for (path, terms_before) in touched {
+            self.note_source(source, &path);
+            match (terms_before, self.terms(&path)) {
+                (None, Some(_)) => verdict.appeared.push(path),
+                (Some(_), None) => verdict.withdrawn.push(path),
+                (before, now) if before != now => verdict.changed.push(path),
+                _ => {}
             }
-            sources.insert(source.clone());
         }
-        for path in before.difference(&now_listed) {
-            if self.strike(path, source) {
-                verdict.withdrawn.push(path.clone());
-            }
-        }
-        if !now_listed.is_empty() {
-            self.by_source.insert(source.clone(), now_listed);
+        if self.by_source.get(source).is_some_and(Listing::is_empty) {
+            self.by_source.remove(source);
         }
     }
 
-    /// Forgets that `source` listed `path`; whether that was the last one.
-    fn strike(&mut self, path: &Rc<TransportId>, source: &Rc<TransportId>) -> bool {
-        let Some(sources) = self.by_path.get_mut(path) else {
-            return false;
+    /// Brings up to date whether `source` lists `path`.
+    fn note_source(&mut self, source: &Rc<TransportId>, path: &Rc<TransportId>) {
+        let sources = self.by_path.entry(path.clone()).or_default();
+        match self.by_source.get(source).is_some_and(|listing| listing.contains_key(path)) {
+            true => sources.insert(source.clone()),
+            false => sources.remove(source),
         };
-        sources.remove(source);
-        let last = sources.is_empty();
-        if last {
+        if sources.is_empty() {
             self.by_path.remove(path);
         }
-        last
     }
 
-    pub fn is_listed(&self, path: &TransportId) -> bool {
+    /// Whether every discovery controller that there is has given a fresh page: what none of them lists is wanted by none.
+    pub fn is_complete(&self) -> bool {
+        self.known.as_ref().is_some_and(|known| known.is_subset(&self.fresh))
+    }
+
+    /// On what terms a path is listed; `None` if it is not.
+    pub fn terms(&self, path: &TransportId) -> Option<Terms> {
+        let terms = |source| self.by_source.get(source)?.get(path).copied();
+        self.by_path.get(path)?.iter().filter_map(terms).reduce(Terms::and)
+    }
+
+    #[cfg(test)]
+    fn is_listed(&self, path: &TransportId) -> bool {
         self.by_path.contains_key(path)
     }
 
@@ -229,11 +235,11 @@ mod tests {
     }
 
     fn fresh(paths: &[&str]) -> Testimony {
-        Testimony::Fresh(paths.iter().map(|nqn| named(nqn)).collect())
+        Testimony::Fresh(paths.iter().map(|nqn| (named(nqn), Terms::default())).collect())
     }
 
     fn silent() -> Testimony {
-        Testimony::Stale(BTreeSet::new())
+        Testimony::Stale(Listing::new())
     }
 
     fn withdrawn(paths: &[&str]) -> Verdict {
@@ -263,7 +269,7 @@ mod tests {
     fn a_stale_page_adds_but_does_not_withdraw() {
         let mut ledger = Ledger::default();
         ledger.hear(&named("dc"), fresh(&["a"]));
-        let stale = Testimony::Stale([named("b")].into());
+        let stale = Testimony::Stale([(named("b"), Terms::default())].into());
         assert_eq!(ledger.hear(&named("dc"), stale).appeared, [named("b")]);
         assert_eq!(ledger.hear(&named("dc"), fresh(&["b"])), withdrawn(&["a"]));
     }
@@ -304,7 +310,7 @@ mod tests {
     #[test]
     fn a_newcomer_replaced_unheard_is_waited_for_in_its_successor() {
         let mut ledger = Ledger::default();
-        ledger.remember(&named("old"), &named("a"));
+        ledger.remember(&named("old"), &named("a"), Terms::default());
         assert_eq!(ledger.hear_all_sources([named("mistyped")].into(), |_| false), Verdict::default());
         assert_eq!(ledger.hear_all_sources([named("new")].into(), |_| false), Verdict::default());
         assert_eq!(ledger.hear(&named("new"), fresh(&[])), withdrawn(&["a"]));
@@ -339,7 +345,7 @@ mod tests {
             ledger.hear_all_sources([named("dc")].into(), |_| false);
             ledger.hear(&named("dc"), fresh(&["a"]));
             // It is announced, too, where it is going to be pinned to.
-            ledger.follow_sources([named("dc"), via("dc", "eth0")].into(), |_| false);
+            ledger.follow_sources([named("dc"), via("dc", "eth0")].into(), |_| true);
             ledger
         };
         let mut ledger = setup();
@@ -348,24 +354,6 @@ mod tests {
         let mut ledger = setup();
         ledger.hear(&via("dc", "eth0"), fresh(&[]));
         assert_eq!(ledger.hear_all_sources([via("dc", "eth0")].into(), |_| false), withdrawn(&["a"]));
-    }
-
-    #[test]
-    fn who_a_newcomer_refers_to_is_waited_for_too() {
-        for tells_all in [false, true] {
-            let mut ledger = Ledger::default();
-            ledger.hear_all_sources([named("old"), named("kept")].into(), |_| false);
-            ledger.hear(&named("old"), fresh(&["a"]));
-            ledger.hear(&named("kept"), fresh(&["b"]));
-            assert_eq!(ledger.hear_all_sources([named("new"), named("kept")].into(), |_| false), Verdict::default());
-            let sources = [named("new"), named("referral"), named("kept")].into();
-            match tells_all {
-                true => assert_eq!(ledger.hear_all_sources(sources, |_| false), Verdict::default()),
-                false => ledger.follow_sources(sources, |_| false),
-            }
-            assert_eq!(ledger.hear(&named("new"), fresh(&[])), Verdict::default());
-            assert_eq!(ledger.hear(&named("referral"), fresh(&["b"])), withdrawn(&["a"]));
-        }
     }
 
     #[test]
@@ -380,7 +368,7 @@ mod tests {
     #[test]
     fn what_is_remembered_waits_for_its_own_source() {
         let mut ledger = Ledger::default();
-        ledger.remember(&named("dc1"), &named("a"));
+        ledger.remember(&named("dc1"), &named("a"), Terms::default());
         assert_eq!(ledger.hear(&named("dc2"), fresh(&[])), Verdict::default());
         assert!(ledger.is_listed(&named("a")));
         assert_eq!(ledger.hear(&named("dc1"), fresh(&[])), withdrawn(&["a"]));

@@ -113,8 +113,8 @@ mod tests {
                 (_, name) => (Origin::Referral, name),
             };
             let testimony = match name.ends_with('?') {
-                true => Testimony::Stale(BTreeSet::new()),
-                false => Testimony::Fresh(BTreeSet::new()),
+                true => Testimony::Stale(Default::default()),
+                false => Testimony::Fresh(Default::default()),
             };
             let referrals = referrals.split_whitespace().map(named).collect();
             let source = named(name.trim_end_matches('?'));

@@ -10,6 +10,7 @@
 
 pub mod aging;
 pub mod announcement;
+pub mod audit;
 pub mod backoff;
 pub mod connector;
 pub mod deadlines;
@@ -28,6 +29,8 @@ pub mod note;
 pub mod page;
 pub mod policy;
 pub mod portal;
+pub mod succession;
+pub mod terms;
 pub mod tid;
 
 #[cfg(test)]
@@ -52,6 +55,7 @@ use crate::core::network::{Changes, NetworkChange};
 use crate::core::note::Note;
 use crate::core::policy::Policy;
 use crate::core::portal::PortalId;
+use crate::core::terms::Terms;
 use crate::core::tid::TransportId;
 use crate::helper::message::{Capabilities, Failure};
 
@@ -127,6 +131,8 @@ pub enum Event {
     FinderMentions(Vec<Report>),
     /// There is no finder any more. That says nothing about storage.
     FinderGone,
+    /// What this host uses (mounts, swap, device mapper) has changed.
+    UsesChanged,
     /// All discovery controllers that announce themselves now. What is missing here and was there before is withdrawn.
     Announced(BTreeSet<Announcement>),
     /// The network of this host changed. Of interest only while [`Machine::waits_for_network`].
@@ -218,8 +224,9 @@ pub struct Legacy {
     pub id: LinkId,
     /// Its connection is one of ours.
     pub ours: bool,
-    /// The discovery controllers that listed it.
+    /// Who listed it, and on what terms.
     pub sources: Vec<Rc<TransportId>>,
+    pub terms: Terms,
     /// It is known from an announcement, and has been neither announced nor connected for so long.
     pub unseen: Option<Duration>,
 }
@@ -277,9 +284,9 @@ impl Machine {
 
     /// Takes over from an earlier run; before the first event.
     pub fn inherit(&mut self, legacy: Vec<Legacy>) {
-        for Legacy { id, ours, sources, unseen } in legacy {
+        for Legacy { id, ours, sources, terms, unseen } in legacy {
             match (id.kind, &mut self.finder, &mut self.connector) {
-                (ControllerKind::Io, _, Some(connector)) => connector.remember(&id.tid, &sources),
+                (ControllerKind::Io, _, Some(connector)) => connector.remember(&id.tid, &sources, terms),
                 (ControllerKind::Discovery, Some(finder), _) => {
                     finder.remember_referral(&id.tid, &sources);
                     if let Some(unseen) = unseen {
@@ -300,7 +307,13 @@ impl Machine {
 
     /// What the next run should know.
     pub fn legacy(&self, now: Instant) -> Vec<Legacy> {
-        let nothing = |id: &LinkId| Legacy { id: id.clone(), ours: false, sources: Vec::new(), unseen: None };
+        let nothing = |id: &LinkId| Legacy {
+            id: id.clone(),
+            ours: false,
+            sources: Vec::new(),
+            terms: Terms::default(),
+            unseen: None,
+        };
         let mut legacy: BTreeMap<LinkId, Legacy> = BTreeMap::new();
         let mut about = |id: &LinkId, add: &dyn Fn(&mut Legacy)| {
             add(legacy.entry(id.clone()).or_insert_with(|| nothing(id)));
@@ -313,7 +326,10 @@ impl Machine {
         // What is listed but not connected at the moment is still listed, although who listed it may be silent next time.
         if let Some(connector) = &self.connector {
             for id in connector.listed() {
-                about(&id, &|legacy| legacy.sources = connector.sources(&id.tid).cloned().collect());
+                about(&id, &|legacy| {
+                    legacy.sources = connector.sources(&id.tid).cloned().collect();
+                    legacy.terms = connector.terms(&id.tid);
+                });
             }
         }
         for (id, unseen) in self.finder.iter().flat_map(|finder| finder.worth_remembering(now)) {
@@ -386,7 +402,11 @@ impl Machine {
                 self.hear_finder(now, reports);
             }
             Event::FinderMentions(reports) => self.hear_finder(now, reports),
-            Event::FinderGone => self.hearsay.finder_gone(),
+            Event::FinderGone => {
+                self.hearsay.finder_gone();
+                self.connector.iter_mut().for_each(Connector::lose_finder);
+            }
+            Event::UsesChanged => self.links.retry_kept(now, |_| true),
             Event::Announced(announcements) => {
                 if let Some(finder) = &mut self.finder {
                     finder.hear_announcements(now, announcements, &mut self.links);
@@ -407,19 +427,18 @@ impl Machine {
     /// When [`Machine::handle_deadline`] wants to be called, if no event comes before.
     pub fn poll_deadline(&self) -> Option<Instant> {
         let finder = self.finder.as_ref().and_then(Finder::deadline);
-        self.links
-            .deadline()
-            .into_iter()
-            .chain(finder)
-            .chain(self.names.deadline())
-            .chain(self.network.deadline())
-            .min()
+        let connector = self.connector.as_ref().and_then(Connector::deadline);
+        let deadlines = [self.links.deadline(), finder, connector, self.names.deadline(), self.network.deadline()];
+        deadlines.into_iter().flatten().min()
     }
 
     pub fn handle_deadline(&mut self, now: Instant) {
         self.links.handle_deadline(now);
         if let Some(finder) = &mut self.finder {
             finder.handle_deadline(now, &mut self.links);
+        }
+        if let Some(connector) = &mut self.connector {
+            connector.handle_deadline(now, &mut self.links);
         }
         self.names.handle_deadline(now, &mut self.links);
         self.follow_network(now);
@@ -508,7 +527,13 @@ impl Machine {
         if let (Some(connector), Some(settings), Some(policy)) =
             (&mut self.connector, &self.settings.connector, connector_policy)
         {
-            connector.configure(now, policy, settings.disconnect_scope, &mut self.links);
+            let rules = connector::Rules {
+                policy,
+                scope: settings.disconnect_scope,
+                trtypes: settings.disconnect_trtypes.clone(),
+                attempts_on_ncc: settings.connect_attempts_on_ncc,
+            };
+            connector.configure(now, rules, &mut self.links);
         }
         if let (Some(finder), Some(connector)) = (&self.finder, &mut self.connector) {
             let sources: BTreeSet<_> = finder.controllers().cloned().collect();
@@ -587,6 +612,9 @@ impl Machine {
                 }
             }
         }
+        if let Some(connector) = &mut self.connector {
+            connector.review(now, &self.links);
+        }
     }
 
     /// Tells of the links what concerns the others.
@@ -609,6 +637,9 @@ impl Machine {
                     continue;
                 }
             };
+            if let (ControllerKind::Io, Some(_), Some(connector)) = (id.kind, &device, &mut self.connector) {
+                connector.link_up(now, &id.tid, &mut self.links);
+            }
             match (device, &mut self.finder) {
                 (Some(device), Some(finder)) if id.kind == ControllerKind::Discovery => {
                     finder.link_up(&id.tid, device, &mut self.links);

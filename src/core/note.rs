@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use log::Level;
 
-use crate::core::links::LinkId;
+use crate::core::links::{Bar, LinkId};
 use crate::core::portal::PortalId;
 use crate::core::tid::TransportId;
 use crate::helper::message::Failure;
@@ -38,11 +38,6 @@ pub enum Note {
         id: LinkId,
         why: String,
         retry_in: Duration,
-    },
-    /// `place`: where it says so.
-    Barred {
-        id: LinkId,
-        place: String,
     },
     /// What is wrong with host NQN and host id.
     HostId(String),
@@ -82,6 +77,26 @@ pub enum Note {
         id: LinkId,
         device: String,
         failure: Failure,
+    },
+    /// It is not wanted, but something on this host uses it.
+    Kept {
+        id: LinkId,
+        device: String,
+        failure: Failure,
+    },
+    Postponed {
+        id: LinkId,
+        device: String,
+    },
+    /// Somebody else connected it, and nobody lists it.
+    Condemned {
+        id: LinkId,
+        device: String,
+    },
+    /// It must not be tried (any more).
+    Barred {
+        id: LinkId,
+        bar: Bar,
     },
     PageRead {
         id: LinkId,
@@ -152,6 +167,7 @@ impl Note {
             | Note::Disconnecting { .. }
             | Note::Registered { .. }
             | Note::Parked { .. }
+            | Note::Postponed { .. }
             | Note::PageRead { .. }
             | Note::Announced { .. }
             | Note::Referred { .. } => Level::Info,
@@ -187,7 +203,6 @@ impl fmt::Display for Note {
             Note::ConnectFailed { id, why, retry_in } => {
                 write!(f, "{id}: not connected: {why}; next try in {}", Rounded(*retry_in))
             }
-            Note::Barred { id, place } => write!(f, "{id}: not connected, because {place} excludes it"),
             Note::HostId(complaint) => f.write_str(complaint),
             Note::Disconnecting { id, device } => write!(f, "{id}: no longer wanted, disconnecting {device}"),
             Note::DisconnectFailed { id, device, failure, retry_in } => {
@@ -213,6 +228,31 @@ impl fmt::Display for Note {
             }
             Note::LeavingFailed { id, device, failure } => {
                 write!(f, "{id}: {device} could not be disconnected: {failure}; tried again when it is read again")
+            }
+            Note::Kept { id, device, failure } => {
+                write!(f, "{id}: no longer wanted, but {device} is kept: {failure}; disconnected when that changes")
+            }
+            Note::Postponed { id, device } => {
+                write!(f, "{id}: no longer wanted; {device} stays until what replaces it is connected")
+            }
+            Note::Condemned { id, device } => {
+                write!(
+                    f,
+                    "{id}: connected by somebody else and wanted by nobody, disconnecting {device} (disconnect-scope)"
+                )
+            }
+            Note::Barred { id, bar: Bar::Attempts(limit) } => {
+                write!(
+                    f,
+                    "{id}: not connected after {limit} attempts, and the discovery controller does not reach it either"
+                )?;
+                f.write_str(" (NCC): waiting until it does")
+            }
+            Note::Barred { id, bar: Bar::Excluded(place) } => {
+                write!(f, "{id}: not connected, because {place} excludes it")
+            }
+            Note::Barred { id, bar: Bar::NoTls } => {
+                write!(f, "{id}: not connected: its log page entry demands TLS, and the configuration says tls = false")
             }
             Note::PageRead { id, device, entries, genctr } => {
                 write!(f, "{id}: {device} lists {entries} entries (generation {genctr})")

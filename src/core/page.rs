@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 
 use crate::core::device::ControllerKind;
+use crate::core::terms::{Listing, Terms};
 use crate::core::tid::{DISCOVERY_NQN, NQN_MAX, Spelling, Transport, TransportId, is_usable_address, parse_ip};
 use crate::wire::discovery::{
     EFLAG_EPCSD, Entry, LogPage, PageError, SUBTYPE_CURRENT, SUBTYPE_NVME, SUBTYPE_REFERRAL, TRTYPE_FC, TRTYPE_LOOP,
@@ -58,6 +59,10 @@ pub struct Listed<'a> {
     pub traddr: &'a str,
     pub trsvcid: &'a str,
     pub subnqn: &'a str,
+    /// `TREQ_*`.
+    pub treq: u8,
+    /// `EFLAG_*`.
+    pub eflags: u16,
 }
 
 /// Discovery Log Page Entry, SUBTYPE.
@@ -91,6 +96,8 @@ impl<'a> Listed<'a> {
             traddr: text(entry.traddr(), "traddr")?,
             trsvcid: text(entry.trsvcid(), "trsvcid")?,
             subnqn: text(entry.subnqn(), "subnqn")?,
+            treq: entry.treq(),
+            eflags: entry.eflags(),
         })
     }
 
@@ -173,7 +180,7 @@ pub fn is_nqn(text: &str) -> bool {
 #[derive(Debug, Default)]
 pub struct Contents {
     /// I/O controllers.
-    pub paths: BTreeSet<Rc<TransportId>>,
+    pub paths: Listing,
     /// Other discovery controllers.
     pub referrals: BTreeSet<Rc<TransportId>>,
     /// What is wrong with the rest.
@@ -194,10 +201,16 @@ impl Contents {
     /// Takes in an entry of a page of `from`; `Err` says what is wrong with it.
     pub fn add(&mut self, listed: &Listed<'_>, from: &TransportId) -> Result<(), String> {
         match listed.target(from)? {
-            Some((ControllerKind::Io, tid)) => self.paths.insert(Rc::new(tid)),
-            Some((ControllerKind::Discovery, tid)) => self.referrals.insert(Rc::new(tid)),
-            None => false,
-        };
+            Some((ControllerKind::Io, tid)) => {
+                // It may be there already.
+                let terms = Terms::new(tid.transport(), listed.treq, listed.eflags);
+                self.paths.entry(Rc::new(tid)).and_modify(|listed| *listed = listed.and(terms)).or_insert(terms);
+            }
+            Some((ControllerKind::Discovery, tid)) => {
+                self.referrals.insert(Rc::new(tid));
+            }
+            None => {}
+        }
         Ok(())
     }
 }

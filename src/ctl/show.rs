@@ -24,14 +24,15 @@ pub fn controller_id(pairs: &Pairs) -> ControllerId {
     }
 }
 
-/// `ls`: a line for each controller. The widest column comes last, so that the others fit a terminal.
+/// `ls`: a line for each controller. The widest column comes last, so that the others fit a terminal; why a controller is kept
+/// that is not wanted any more comes after that, where there is one.
 pub fn controllers(controllers: &[Pairs]) -> String {
     if controllers.is_empty() {
         return "no controllers\n".to_owned();
     }
-    let mut table = Table::new(&["DEVICE", "TRTYPE", "TRADDR", "TRSVCID", "IFACE", "PARKED FOR", "SUBSYSNQN"]);
+    let mut table = Table::new(&["DEVICE", "TRTYPE", "TRADDR", "TRSVCID", "IFACE", "PARKED FOR", "SUBSYSNQN", "KEPT"]);
     for pairs in controllers {
-        let keys = ["device", "transport", "traddr", "trsvcid", "host-iface", PARKED_KEY, "subsysnqn"];
+        let keys = ["device", "transport", "traddr", "trsvcid", "host-iface", PARKED_KEY, "subsysnqn", "kept"];
         table.row(keys.map(|key| value(pairs, key)).to_vec());
     }
     table.text(0)

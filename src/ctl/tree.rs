@@ -80,6 +80,9 @@ struct PathNode {
     id: ControllerId,
     device: String,
     state: String,
+    /// Why it is still there although nobody wants it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    kept: String,
 }
 
 /// What the kernel shows of controllers.
@@ -194,7 +197,8 @@ fn build(info: &Json, pages: &Json, paths: Option<&[Pairs]>, kernel: &dyn Kernel
 }
 
 fn path(pairs: &Pairs, kernel: &dyn Kernel) -> PathNode {
-    PathNode { id: controller_id(pairs), device: value(pairs, "device"), state: state(pairs, kernel) }
+    let (device, kept) = (value(pairs, "device"), value(pairs, "kept"));
+    PathNode { id: controller_id(pairs), device, state: state(pairs, kernel), kept }
 }
 
 /// The kernel's word, or why there is none.
@@ -237,7 +241,12 @@ fn path_of_entry(entry: &Pairs, lister: &ControllerId, paths: Option<&[PathNode]
             && either(&path.host_iface, &id.host_iface)
             && either(&path.host_traddr, &id.host_traddr)
     };
-    let absent = |state: &str| PathNode { id: id.clone(), device: NO_DEVICE.to_owned(), state: state.to_owned() };
+    let absent = |state: &str| PathNode {
+        id: id.clone(),
+        device: NO_DEVICE.to_owned(),
+        state: state.to_owned(),
+        kept: String::new(),
+    };
     match paths {
         None => vec![absent("unknown")],
         Some(paths) => {
@@ -314,9 +323,9 @@ fn discovery_node(controller: &DiscoveryController) -> Node {
 
 fn subsystem_node(subsystem: &Subsystem) -> Node {
     let line = format!("{}  {}", subsystem.subsysnqn, subsystem.namespaces.join(" "));
-    let path = |path: &PathNode| Node {
-        line: format!("{} {}  {}", path.device, address(&path.id), path.state),
-        below: Vec::new(),
+    let path = |path: &PathNode| {
+        let kept = if path.kept.is_empty() { String::new() } else { format!(", kept: {}", path.kept) };
+        Node { line: format!("{} {}  {}{kept}", path.device, address(&path.id), path.state), below: Vec::new() }
     };
     Node { line: line.trim_end().to_owned(), below: subsystem.paths.iter().map(path).collect() }
 }

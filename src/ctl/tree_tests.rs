@@ -102,3 +102,12 @@ fn disks_are_told_from_paths() {
         assert!(!is_namespace(other), "{other}");
     }
 }
+
+#[test]
+fn what_is_kept_says_why() {
+    let mut paths = paths();
+    paths[2].push(("kept".to_owned(), "/dev/nvme9n1 is mounted on /data".to_owned()));
+    let tree = tree(Some(&paths));
+    assert!(tree.text(Lines::Unicode).contains("192.0.2.9:4420  connecting, kept: /dev/nvme9n1 is mounted on /data\n"));
+    assert_eq!(tree.json().matches(r#""kept":"/dev"#).count(), 1);
+}

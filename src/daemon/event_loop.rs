@@ -29,10 +29,12 @@ use crate::daemon::options::{Options, Program};
 use crate::daemon::probe::Probes;
 use crate::daemon::publish::{Facts, Published, role_of};
 use crate::daemon::reports;
-use crate::daemon::requests::{FABRICS, Requests};
+use crate::daemon::requests::{FABRICS, LOOK_AGAIN, Requests};
 use crate::daemon::settings::{Paths, Settings};
 use crate::daemon::state_file::StateFile;
 use crate::daemon::udev::Override;
+use crate::daemon::uses;
+use crate::daemon::uses::Uses;
 use crate::helper::Helper;
 use crate::kernel::netlink::{KernelSocket, MESSAGE_MAX, Received};
 use crate::kernel::sysfs::{CLASS, Sysfs};
@@ -45,7 +47,8 @@ const HELPER: Token = Token(3);
 const BUS: BusTokens = BusTokens { bus: Token(4), watch: Token(5) };
 const EXCLUSIONS: Token = Token(6);
 const NETWORK: Token = Token(7);
-const PRIVATE: Token = Token(8);
+const USES: Token = Token(8);
+const PRIVATE: Token = Token(9);
 const PROBES: Token = Token(PRIVATE.0 + PrivateServer::TOKENS);
 
 /// How long a bus that neither gives nor refuses our names can keep us from being ready.
@@ -94,6 +97,9 @@ pub struct Daemon {
     finder_complaint: Option<String>,
     helper_started: Instant,
     short_lives: u32,
+    /// When to read all of sysfs after that failed.
+    read_devices_at: Option<Instant>,
+    uses: Uses,
     /// Set by SIGTERM: when to give up waiting.
     stop_by: Option<Instant>,
 }
@@ -144,6 +150,8 @@ impl Daemon {
             finder_complaint: None,
             helper_started: now,
             short_lives: 0,
+            read_devices_at: None,
+            uses: Uses::new(USES),
             stop_by: None,
             poll,
         };
@@ -257,16 +265,27 @@ impl Daemon {
             if self.probes.has_token(token) {
                 self.probes.ready(now, token);
             } else if self.private.has_token(token) {
-                let mut published =
-                    Published { machine: &self.machine, requests: &self.requests, facts: &mut self.facts };
+                let mut published = Published {
+                    machine: &self.machine,
+                    requests: &self.requests,
+                    sysfs: &self.sysfs,
+                    facts: &mut self.facts,
+                };
                 self.private.ready(token, &mut published);
             } else if let Some(bus) = &mut self.bus
                 && (token == BUS.bus || token == BUS.watch)
             {
-                let mut published =
-                    Published { machine: &self.machine, requests: &self.requests, facts: &mut self.facts };
+                let mut published = Published {
+                    machine: &self.machine,
+                    requests: &self.requests,
+                    sysfs: &self.sysfs,
+                    facts: &mut self.facts,
+                };
                 bus.ready(token, now, &mut published);
             }
+        }
+        if is_ready(USES) {
+            self.machine.handle(now, Event::UsesChanged);
         }
         if is_ready(TIMER) {
             self.handle_timer(now);
@@ -282,7 +301,7 @@ impl Daemon {
     }
 
     fn handle_replies(&mut self, now: Instant) {
-        while let Some(mut event) = self.requests.poll_event(&self.sysfs) {
+        while let Some(mut event) = self.requests.poll_event(now, &self.sysfs) {
             if let Event::Connected { outcome: Ok(Some(device)), .. } = &mut event {
                 // What was noted about that number so far was about an earlier controller.
                 self.claims.made(&device.name);
@@ -311,7 +330,8 @@ impl Daemon {
                 Received::Forged => log::debug!("a netlink message that is not the kernel's was ignored"),
                 Received::Event(message) => match Uevent::parse(message) {
                     Ok(uevent) => {
-                        handle_uevent(&uevent, now, &self.sysfs, &mut self.machine, &mut self.requests);
+                        lost |=
+                            handle_uevent(&uevent, now, &self.sysfs, &mut self.machine, &mut self.requests).is_err();
                         self.hand_over(&uevent, now);
                     }
                     // Other devices may have names that are not text; that is no concern of ours.
@@ -340,9 +360,13 @@ impl Daemon {
     }
 
     fn read_devices(&mut self, now: Instant) {
+        self.read_devices_at = None;
         match self.sysfs.controllers() {
             Ok(devices) => self.machine.handle(now, Event::DevicesRead(devices)),
-            Err(error) => log::error!("{CLASS}: cannot be read: {error}; controllers may be unknown to us"),
+            Err(error) => {
+                log::error!("{CLASS}: cannot be read: {error}; controllers may be unknown to us; trying again");
+                self.read_devices_at = now.checked_add(LOOK_AGAIN);
+            }
         }
     }
 
@@ -358,6 +382,7 @@ impl Daemon {
             self.handle_probes(now);
         }
         if acted {
+            self.uses.watch(self.machine.links().keeps_what_is_used(), self.poll.registry());
             self.facts.invalidate();
             self.tell_status();
         }
@@ -371,7 +396,9 @@ impl Daemon {
                 let host = HostIdentity { id: host_id, ..self.settings.host.clone() };
                 self.requests.connect(ticket, &id, &options, &host);
             }
-            Action::Disconnect { ticket, device } => self.requests.disconnect(ticket, &device),
+            Action::Disconnect { ticket, device } => {
+                self.requests.disconnect(ticket, &device, self.settings.disconnects_in_use());
+            }
             Action::Register { ticket, device } => {
                 log::debug!("{device}: registering this host");
                 self.requests.register(ticket, self.machine.links().device(&device), &self.settings.host);
@@ -426,7 +453,7 @@ impl Daemon {
             let (mut wanted, mut connected) = (0, 0);
             for id in links.wanted(kind) {
                 wanted += 1;
-                connected += usize::from(links.device_of(id).is_some());
+                connected += usize::from(links.device_of(id).is_some_and(|device| self.sysfs.is_live(&device.name)));
             }
             format!("{connected} of {wanted} {what} connected")
         };
@@ -519,6 +546,7 @@ impl Daemon {
             bus,
             self.manager.deadline(),
             self.ready_by,
+            self.read_devices_at,
             self.stop_by,
         ];
         self.machine.poll_deadline().into_iter().chain(others.into_iter().flatten()).min()
@@ -550,6 +578,10 @@ impl Daemon {
         self.probes.handle_deadline(now);
         self.requests.handle_deadline(now);
         self.manager.handle_deadline(now);
+        self.handle_replies(now);
+        if self.read_devices_at.is_some_and(|at| at <= now) {
+            self.read_devices(now);
+        }
         if self.ready_by.is_some_and(|by| by <= now) {
             log::warn!("D-Bus: the bus does not answer; going on without it until it does");
             self.awaited_names.clear();
@@ -642,22 +674,32 @@ impl Daemon {
     }
 }
 
-/// What a uevent says, with what sysfs shows at this moment.
-fn handle_uevent(uevent: &Uevent<'_>, now: Instant, sysfs: &Sysfs, machine: &mut Machine, requests: &mut Requests) {
+/// What a uevent says, with what sysfs shows at this moment. Fails if it cannot be read.
+fn handle_uevent(
+    uevent: &Uevent<'_>,
+    now: Instant,
+    sysfs: &Sysfs,
+    machine: &mut Machine,
+    requests: &mut Requests,
+) -> io::Result<()> {
     let (device, event) = match uevent.nvme_event() {
         NvmeEvent::Controller { device, event } => (device, event),
         NvmeEvent::FabricsDevice => {
             log::info!("{FABRICS} is there");
             requests.read_options();
-            return;
+            return Ok(());
         }
-        NvmeEvent::FcDiscovery | NvmeEvent::None => return,
+        NvmeEvent::None if uses::may_end_use(uevent) => {
+            machine.handle(now, Event::UsesChanged);
+            return Ok(());
+        }
+        NvmeEvent::FcDiscovery | NvmeEvent::None => return Ok(()),
     };
     log::debug!("uevent: {device}: {event:?}");
     match event {
         ControllerEvent::Connected | ControllerEvent::Rediscover => {
             // `None`: it is gone already, and its removal is the next thing we hear.
-            if let Some(device) = sysfs.controller(device) {
+            if let Some(device) = sysfs.controller(device)? {
                 machine.handle(now, Event::DeviceUp(device));
             }
         }
@@ -665,6 +707,7 @@ fn handle_uevent(uevent: &Uevent<'_>, now: Instant, sysfs: &Sysfs, machine: &mut
         ControllerEvent::DiscoveryLogChanged => machine.handle(now, Event::LogChanged(device.to_owned())),
         ControllerEvent::Added | ControllerEvent::OtherAen(_) | ControllerEvent::Other => {}
     }
+    Ok(())
 }
 
 /// Whether an event that cannot be read may have been about a controller.

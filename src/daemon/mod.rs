@@ -21,6 +21,7 @@ mod requests;
 mod settings;
 mod state_file;
 mod udev;
+mod uses;
 
 use std::ffi::OsString;
 use std::fs;

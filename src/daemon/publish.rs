@@ -22,6 +22,7 @@ use crate::core::links::LinkId;
 use crate::core::tid::{Spelling, TransportId, canonical_address, parse_ip};
 use crate::daemon::logger;
 use crate::daemon::requests::Requests;
+use crate::kernel::sysfs::Sysfs;
 use crate::wire::discovery::EFLAG_NCC;
 
 /// Where a controller has no kernel name.
@@ -91,6 +92,7 @@ pub fn role_of(id: &LinkId) -> Role {
 pub struct Published<'a> {
     pub machine: &'a Machine,
     pub requests: &'a Requests,
+    pub sysfs: &'a Sysfs,
     pub facts: &'a mut Facts,
 }
 
@@ -170,7 +172,9 @@ impl Published<'_> {
             Role::Finder => ControllerKind::Discovery,
             Role::Connector => ControllerKind::Io,
         };
-        self.machine.links().wanted(kind).cloned().collect()
+        let links = self.machine.links();
+        let ids: BTreeSet<&LinkId> = links.wanted(kind).chain(links.kept(kind)).collect();
+        ids.into_iter().cloned().collect()
     }
 
     /// The controller that a client means; a host NQN that is not given is this host's.
@@ -210,6 +214,10 @@ impl Published<'_> {
             ("host-nqn", tid.host_nqn().to_owned()),
             ("device", device.map_or(NO_DEVICE, |device| &device.name).to_owned()),
         ];
+        // A key of ours, and only where there is something to say.
+        if let Some(why) = self.machine.links().kept_because(id) {
+            description.push(("kept", why.to_owned()));
+        }
         if detailed {
             self.add_progress(id, &mut description);
             match id.kind {
@@ -229,7 +237,7 @@ impl Published<'_> {
                 ("serial", or_empty(attribute(|device| &device.serial))),
                 ("dctype", or_empty(attribute(|device| &device.dctype))),
                 ("cntrltype", or_empty(attribute(|device| &device.cntrltype))),
-                ("connected", python_bool(device.is_some_and(|device| device.state == "live"))),
+                ("connected", python_bool(device.is_some_and(|device| self.sysfs.is_live(&device.name)))),
             ]);
         }
         description

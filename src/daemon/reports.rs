@@ -1,12 +1,13 @@
 //! What a finder in another process published, as testimony for the connector.
 
-use std::collections::BTreeSet;
 use std::rc::Rc;
 
+use crate::bus::pages::treq;
 use crate::bus::{EntryText, FinderPage, PageState};
 use crate::core::Report;
 use crate::core::evidence::Testimony;
 use crate::core::page::{Contents, Listed, Subtype};
+use crate::core::terms::Listing;
 use crate::core::tid::{Transport, TransportId};
 
 /// Leaves out discovery controllers of transports that we do not know; the finder has said what is wrong with entries.
@@ -27,7 +28,7 @@ fn report((source, page): (Rc<TransportId>, &FinderPage)) -> Report {
 }
 
 /// nvme-stas does not tell whether a page is current: its empty page may as well be one that it could not read.
-fn is_fresh(page: &FinderPage, paths: &BTreeSet<Rc<TransportId>>) -> bool {
+fn is_fresh(page: &FinderPage, paths: &Listing) -> bool {
     match page.state {
         Some(state) => state == PageState::Fresh,
         None => page.connected == Some(true) && !paths.is_empty(),
@@ -46,6 +47,8 @@ fn listed(entry: &EntryText) -> Listed<'_> {
         traddr: &entry.traddr,
         trsvcid: &entry.trsvcid,
         subnqn: &entry.subnqn,
+        treq: treq(&entry.treq),
+        eflags: entry.eflags.parse().unwrap_or_default(),
     }
 }
 
@@ -54,6 +57,7 @@ mod tests {
     use super::*;
     use crate::bus::ControllerId;
     use crate::core::finder::Origin;
+    use crate::core::terms::Terms;
 
     fn page(state: Option<PageState>, connected: bool, nqns: &[&str]) -> FinderPage {
         let entry = |nqn: &&str| EntryText {
@@ -105,9 +109,24 @@ mod tests {
     fn paths_inherit_from_their_discovery_controller_and_nonsense_is_left_out() {
         let page = page(Some(PageState::Fresh), true, &["nqn.a", "not an nqn"]);
         let Testimony::Fresh(paths) = &reports(&[page])[0].testimony else { panic!() };
-        let paths: Vec<_> = paths.iter().collect();
+        let paths: Vec<_> = paths.keys().collect();
         assert_eq!(paths.len(), 1);
         assert_eq!((paths[0].host_iface(), paths[0].host_nqn()), ("eth1", "nqn.host"));
         assert_eq!((paths[0].traddr(), paths[0].subsysnqn()), ("192.0.2.9", "nqn.a"));
+    }
+
+    #[test]
+    fn terms_come_through_words() {
+        let terms = |treq: &str, eflags: &str| {
+            let mut page = page(Some(PageState::Fresh), true, &["nqn.a"]);
+            page.entries[0].treq = treq.into();
+            page.entries[0].eflags = eflags.into();
+            let Testimony::Fresh(paths) = &reports(&[page])[0].testimony else { panic!() };
+            *paths.values().next().unwrap()
+        };
+        assert_eq!(terms("not specified", "0"), Terms::default());
+        assert!(terms("required", "0").needs_tls && terms("5", "0").needs_tls);
+        assert!(terms("disable sqflow", "0").sqflow_optional && !terms("disable sqflow", "3").cut_off);
+        assert!(terms("", "4").cut_off);
     }
 }

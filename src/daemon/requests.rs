@@ -25,6 +25,9 @@ pub use crate::kernel::fabrics::DEVICE as FABRICS;
 /// How long to wait before asking for the kernel's options once more.
 const ASK_AGAIN: Duration = Duration::from_secs(60);
 
+/// How long to wait before looking in sysfs once more.
+pub const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
 /// What a request was made for.
 #[derive(Debug)]
 enum Purpose {
@@ -47,6 +50,8 @@ pub struct Requests {
     missing: BTreeSet<&'static str>,
     /// When to ask for the options again after that failed.
     ask_again: Option<Instant>,
+    /// When to look again in sysfs after that failed.
+    look_again: Option<Instant>,
     /// Taken in, but not yet turned into events.
     arrived: VecDeque<Arrival>,
 }
@@ -67,6 +72,7 @@ impl Requests {
             options: Vec::new(),
             missing: BTreeSet::new(),
             ask_again: None,
+            look_again: None,
             arrived: VecDeque::new(),
         }
     }
@@ -81,7 +87,7 @@ impl Requests {
     }
 
     pub fn deadline(&self) -> Option<Instant> {
-        self.ask_again
+        self.ask_again.into_iter().chain(self.look_again).min()
     }
 
     pub fn handle_deadline(&mut self, now: Instant) {
@@ -102,8 +108,10 @@ impl Requests {
         }
     }
 
-    pub fn disconnect(&mut self, ticket: Ticket, device: &Device) {
-        self.send(&Request::Disconnect(ControllerIdentity::from(device)), Purpose::Disconnect(ticket));
+    /// `even_if_used`: also if it is the last way to what this host uses.
+    pub fn disconnect(&mut self, ticket: Ticket, device: &Device, even_if_used: bool) {
+        let controller = ControllerIdentity::from(device);
+        self.send(&Request::Disconnect { controller, even_if_used }, Purpose::Disconnect(ticket));
     }
 
     pub fn register(&mut self, ticket: Ticket, device: Option<&Device>, host: &HostIdentity) {
@@ -147,9 +155,27 @@ impl Requests {
     }
 
     /// The next event. What sysfs shows of a new controller is looked up only now: had it gone before the uevents were
-    /// drained, it is not there; if it goes later, its uevent is still to come.
-    pub fn poll_event(&mut self, sysfs: &Sysfs) -> Option<Event> {
-        let Arrival { purpose, reply, page } = self.arrived.pop_front()?;
+    /// drained, it is not there; if it goes later, its uevent is still to come. If it cannot be looked up, all replies wait:
+    /// a connection of ours that we did not know of would be nobody's.
+    pub fn poll_event(&mut self, now: Instant, sysfs: &Sysfs) -> Option<Event> {
+        if self.look_again.is_some_and(|at| at > now) {
+            return None;
+        }
+        self.look_again = None;
+        let arrival = self.arrived.pop_front()?;
+        if let (Purpose::Connect(ticket), Reply::Connected { instance, .. }) = (&arrival.purpose, &arrival.reply) {
+            let (ticket, name) = (*ticket, format!("nvme{instance}"));
+            return match sysfs.controller(&name) {
+                Ok(device) => Some(Event::Connected { ticket, outcome: Ok(device) }),
+                Err(error) => {
+                    log::error!("{name} was connected, but cannot be looked up: {error}; trying again");
+                    self.arrived.push_front(arrival);
+                    self.look_again = now.checked_add(LOOK_AGAIN);
+                    None
+                }
+            };
+        }
+        let Arrival { purpose, reply, page } = arrival;
         Some(match (purpose, reply, page) {
             (Purpose::Options, Reply::Failed(failure), _) => {
                 log::error!(
@@ -162,9 +188,6 @@ impl Requests {
             (Purpose::Options, Reply::Options(options), _) => {
                 self.options = options;
                 Event::FabricsReady(true)
-            }
-            (Purpose::Connect(ticket), Reply::Connected { instance, .. }, _) => {
-                Event::Connected { ticket, outcome: Ok(sysfs.controller(&format!("nvme{instance}"))) }
             }
             (Purpose::Disconnect(ticket), Reply::Disconnected, _) => Event::Disconnected { ticket, outcome: Ok(()) },
             (Purpose::Register(ticket), Reply::Registered(taken), _) => {

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use log::Level;
 
-use crate::config::settings::{ConnectorSettings, DisconnectScope, FinderSettings, HostIdentity, IpFamily};
+use crate::config::settings::{ConnectorSettings, FinderSettings, HostIdentity, IpFamily};
 use crate::config::{self, Finding, Loaded, Severity};
 use crate::core::Event;
 use crate::core::host::HostIds;
@@ -58,9 +58,6 @@ impl Paths {
             || connector.as_ref().is_some_and(|connector| connector.common.tron);
         let paths = [Some(&self.sys), self.finder.as_ref(), self.connector.as_ref()];
         let files = paths.into_iter().flatten().filter(|path| path.exists()).cloned().collect();
-        if let Some(connector) = &connector {
-            report_unsupported(connector);
-        }
         let (finder, connector) = (finder.map(Box::new), connector.map(Box::new));
         let mut settings = Settings { host, host_ids: HostIds::default(), tron, finder, connector, mistakes, files };
         let (host_ids, complaints) = settings.named();
@@ -107,6 +104,11 @@ impl Settings {
         self.finder.as_ref().filter(|finder| finder.zeroconf).map(|finder| finder.common.ip_family)
     }
 
+    /// Whether what this host uses may be taken down.
+    pub fn disconnects_in_use(&self) -> bool {
+        self.connector.as_ref().is_some_and(|connector| connector.disconnect_in_use)
+    }
+
     /// For the state machines.
     pub fn event(&self) -> Event {
         Event::Configured {
@@ -145,16 +147,6 @@ fn report<S>(outcome: Result<Loaded<S>, Vec<Finding>>, mistakes: &mut BTreeSet<S
         }
     }
     settings
-}
-
-/// What can be asked for and is not done must not be missed in silence.
-fn report_unsupported(connector: &ConnectorSettings) {
-    if connector.disconnect_scope == DisconnectScope::AllConnectionsMatchingDisconnectTrtypes {
-        log::warn!("disconnect-scope: taking down other people's connections is not supported yet, they stay");
-    }
-    if connector.connect_attempts_on_ncc.is_some() {
-        log::warn!("connect-attempts-on-ncc is not supported yet: connecting is tried for ever");
-    }
 }
 
 #[cfg(test)]

@@ -16,13 +16,14 @@ use crate::bus::ControllerId;
 use crate::core::Legacy;
 use crate::core::device::ControllerKind;
 use crate::core::links::LinkId;
+use crate::core::terms::Terms;
 
 const NAME: &str = "last-known.json";
 const VERSION: u32 = 1;
 /// A megabyte describes some two thousand connections; more is not ours.
 const SIZE_MAX: u64 = 16 << 20;
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct Contents {
     version: u32,
     connections: Vec<Connection>,
@@ -38,6 +39,9 @@ struct Connection {
     /// The discovery controllers that list it.
     #[serde(default)]
     sources: Vec<ControllerId>,
+    /// They say that only TLS will do.
+    #[serde(default)]
+    needs_tls: bool,
     /// Known from an announcement.
     #[serde(default)]
     announced: Option<Announced>,
@@ -58,12 +62,14 @@ pub struct StateFile {
     directory: PathBuf,
     /// What the file holds, so that it is not written again for nothing.
     written: Vec<u8>,
+    /// How each connection is written: with hundreds of them, one more must not cost as much as all.
+    lines: Vec<(Legacy, String)>,
     failed: bool,
 }
 
 impl StateFile {
     pub fn new(directory: &Path) -> StateFile {
-        StateFile { directory: directory.to_owned(), written: Vec::new(), failed: false }
+        StateFile { directory: directory.to_owned(), written: Vec::new(), lines: Vec::new(), failed: false }
     }
 
     /// What an earlier run left; nothing where there is nothing usable, with a message.
@@ -84,10 +90,7 @@ impl StateFile {
 
     /// Replaces the file, if there is something new.
     pub fn save(&mut self, legacy: &[Legacy]) {
-        let connections = legacy.iter().map(|legacy| Connection::new(legacy, unix_time())).collect();
-        let Ok(bytes) = serde_json::to_vec(&Contents { version: VERSION, connections }) else {
-            return;
-        };
+        let bytes = self.write(legacy).into_bytes();
         if bytes == self.written && !self.failed {
             return;
         }
@@ -104,6 +107,26 @@ impl StateFile {
             Err(_) => {}
         }
         self.written = bytes;
+    }
+}
+
+impl StateFile {
+    /// [`Contents`] as JSON. Both lists are in the order of their ids.
+    fn write(&mut self, legacy: &[Legacy]) -> String {
+        let mut before = std::mem::take(&mut self.lines).into_iter().peekable();
+        let mut text = format!("{{\"version\":{VERSION},\"connections\":[");
+        for (index, legacy) in legacy.iter().enumerate() {
+            while before.next_if(|(earlier, _)| earlier.id < legacy.id).is_some() {}
+            let line = match before.next_if(|(earlier, _)| earlier == legacy) {
+                Some((_, line)) => line,
+                None => serde_json::to_string(&Connection::new(legacy, unix_time())).unwrap_or_default(),
+            };
+            text.push_str(if index > 0 { ",\n" } else { "\n" });
+            text.push_str(&line);
+            self.lines.push((legacy.clone(), line));
+        }
+        text.push_str("\n]}\n");
+        text
     }
 }
 
@@ -145,6 +168,7 @@ impl Connection {
             controller: ControllerId::from(&*legacy.id.tid),
             ours: legacy.ours,
             sources: legacy.sources.iter().map(|source| ControllerId::from(&**source)).collect(),
+            needs_tls: legacy.terms.needs_tls,
             announced: legacy.unseen.map(announced),
         }
     }
@@ -156,6 +180,7 @@ impl Connection {
             id: LinkId { kind, tid: tid(&self.controller)? },
             ours: self.ours,
             sources: self.sources.iter().map(tid).collect::<Option<_>>()?,
+            terms: Terms { needs_tls: self.needs_tls, ..Terms::default() },
             unseen: self.announced.as_ref().map(|announced| announced.age(unix_time)),
         })
     }
@@ -187,11 +212,18 @@ mod tests {
             id: LinkId { kind: ControllerKind::Discovery, tid: tid(subsysnqn) },
             ours: unseen == Some(Duration::ZERO),
             sources: vec![tid("nqn.lister")],
+            terms: Terms::default(),
             unseen,
         };
         let io = LinkId { kind: ControllerKind::Io, tid: tid("nqn.a") };
         vec![
-            Legacy { id: io, ours: true, sources: vec![tid("nqn.dc")], unseen: None },
+            Legacy {
+                id: io,
+                ours: true,
+                sources: vec![tid("nqn.dc")],
+                terms: Terms { needs_tls: true, ..Terms::default() },
+                unseen: None,
+            },
             discovery("nqn.dc", Some(Duration::ZERO)),
         ]
     }
@@ -224,6 +256,18 @@ mod tests {
         StateFile::new(&directory).save(&legacy());
         assert_eq!(StateFile::new(&directory).load(), legacy());
         fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn whatever_comes_and_goes_is_written_anew() {
+        let directory = directory("changes");
+        let [io, seen] = legacy().try_into().unwrap();
+        let other = Legacy { sources: vec![], ..io.clone() };
+        let mut file = StateFile::new(&directory);
+        for saved in [vec![io.clone()], vec![io, seen.clone()], vec![other.clone(), seen], vec![], vec![other]] {
+            file.save(&saved);
+            assert_eq!(StateFile::new(&directory).load(), saved);
+        }
     }
 
     #[test]

@@ -74,7 +74,8 @@ impl Override {
             return None;
         };
         let is_ours = machine.links().served_by(device).next().is_some();
-        let is_discovery = || sysfs.controller(device).is_some_and(|it| it.kind == ControllerKind::Discovery);
+        let is_discovery =
+            || sysfs.controller(device).ok().flatten().is_some_and(|it| it.kind == ControllerKind::Discovery);
         (!is_ours && is_discovery() && Path::new(SYSTEMD).exists())
             .then(|| unit_name(device, uevent.get("NVME_HOST_TRADDR"), uevent.get("NVME_HOST_IFACE")))
     }

@@ -12,6 +12,7 @@ use super::message::{
 use super::resolve::resolve;
 use super::{page, registration};
 use crate::core::device::Device;
+use crate::kernel::in_use::Host;
 use crate::kernel::sysfs::{self, Sysfs};
 use crate::kernel::{admin, fabrics};
 
@@ -22,8 +23,10 @@ pub fn perform(request: Request) -> (Reply, Option<OwnedFd>) {
     let result = match request {
         Request::ReadOptions => read_options().map(|options| (Reply::Options(options), None)),
         Request::Connect(request) => connect(*request).map(|reply| (reply, None)),
-        Request::Disconnect(identity) => {
-            Sysfs::new(sysfs::CLASS).disconnect(&identity).map(|()| (Reply::Disconnected, None))
+        Request::Disconnect { controller, even_if_used } => {
+            let host = Host::this();
+            let host = (!even_if_used).then_some(&host);
+            Sysfs::new(sysfs::CLASS).disconnect(&controller, host).map(|()| (Reply::Disconnected, None))
         }
         Request::Resolve(name) => resolve(&name).map(|addresses| (Reply::Resolved(addresses), None)),
         Request::Register(request) => register(&request).map(|reply| (reply, None)),

@@ -19,8 +19,9 @@ pub enum Request {
     ReadOptions,
     /// Write a connect string to `/dev/nvme-fabrics`.
     Connect(Box<ConnectRequest>),
-    /// Write `delete_controller`, if the controller still is the one described.
-    Disconnect(ControllerIdentity),
+    /// Write `delete_controller`, if the controller still is the one described, and unless this host uses what it leads to
+    /// and that counts.
+    Disconnect { controller: ControllerIdentity, even_if_used: bool },
     /// Register this host with a discovery controller that takes registrations (DIM), if it still is the one described.
     Register(Box<RegisterRequest>),
     /// What a discovery controller can do: Identify, and with `pleo` also Get Log Page 00h, unless it is a central one.
@@ -184,6 +185,8 @@ pub enum Failure {
     BadPage(String),
     /// sysfs shows another controller under that name by now.
     NotThatController,
+    /// The controller is the last way to something that this host uses; says what, and how.
+    InUse(String),
     /// A field that must not go into an option string.
     BadField(String),
     /// The kernel lacks an option that must not be left out.
@@ -220,7 +223,7 @@ impl fmt::Display for Failure {
             }
             Failure::BadPage(why) | Failure::Unresolved(why) => f.write_str(why),
             Failure::NotThatController => f.write_str("the kernel uses that device name for another controller by now"),
-            Failure::BadField(why) => f.write_str(why),
+            Failure::BadField(why) | Failure::InUse(why) => f.write_str(why),
             Failure::NoSuchOption(option) => write!(f, "this kernel's nvme-fabrics has no option {option}"),
             Failure::BadReply => f.write_str("the kernel's answer could not be understood"),
             Failure::NoChild(errno) => {

@@ -110,7 +110,7 @@ impl Process {
         name(match request {
             Request::ReadOptions => c"stas-options",
             Request::Connect(_) => c"stas-connect",
-            Request::Disconnect(_) => c"stas-disconnect",
+            Request::Disconnect { .. } => c"stas-disconnect",
             Request::Register(_) => c"stas-register",
             Request::Inquire { .. } => c"stas-inquire",
             Request::ReadLogPage { .. } => c"stas-log-page",

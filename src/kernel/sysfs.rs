@@ -2,7 +2,8 @@
 //!
 //! Attributes: the kernel's drivers/nvme/host/sysfs.c and, for `address`, `nvmf_get_address` and `nvme_tcp_get_address`.
 //! Reading them does not wait for connects. Controllers come and go while this reads: one that vanishes half-way is not
-//! there, which is no error.
+//! there, which is no error. Anything else that keeps it from being read (too many open files, no memory) is one: then
+//! nobody knows whether it is there.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -18,6 +19,7 @@ use nix::sys::stat::Mode;
 use crate::core::device::{ControllerKind, Device, parse_sysfs_address};
 use crate::core::tid::{DISCOVERY_NQN, Transport, canonical_address, parse_ip};
 use crate::helper::message::{ControllerIdentity, Failure};
+use crate::kernel::in_use::Host;
 use crate::kernel::registry::{self, Registry};
 
 /// Where the kernel shows its controllers.
@@ -39,8 +41,8 @@ impl Sysfs {
         Sysfs { root: root.into(), registry: Registry::new(registry::DIRECTORY) }
     }
 
-    /// Every controller of a fabric, in the order of their numbers. Fails only when the directory cannot be listed; that it
-    /// does not exist means that the nvme-core module is not loaded and there is no controller.
+    /// Every controller of a fabric, in the order of their numbers, or an error: never some of them. That the directory does
+    /// not exist means that the nvme-core module is not loaded and there is no controller.
     pub fn controllers(&self) -> io::Result<Vec<Device>> {
         let directory = match std::fs::read_dir(&self.root) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -53,13 +55,21 @@ impl Sysfs {
         }
         names.sort_unstable();
         let interfaces = Interfaces::default();
-        Ok(names.iter().filter_map(|(_, name)| self.read_device(name, &interfaces)).collect())
+        names.iter().filter_map(|(_, name)| self.read_device(name, &interfaces).transpose()).collect()
     }
 
     /// The controller `nvmeN`; `None` when it does not exist (any more) or is not one of a fabric.
-    pub fn controller(&self, name: &str) -> Option<Device> {
-        number_of(name)?;
-        self.read_device(name, &Interfaces::default())
+    pub fn controller(&self, name: &str) -> io::Result<Option<Device>> {
+        match number_of(name) {
+            Some(_) => self.read_device(name, &Interfaces::default()),
+            None => Ok(None),
+        }
+    }
+
+    /// Whether `nvmeN` is connected at this moment. The kernel tells of no loss.
+    pub fn is_live(&self, name: &str) -> bool {
+        let state = || Attributes::open(&self.root, name).ok()??.read("state").ok()?;
+        number_of(name).is_some() && state().is_some_and(|state| state == "live")
     }
 
     /// What is shown of `nvmeN` if it is the controller described at this moment.
@@ -70,9 +80,11 @@ impl Sysfs {
     /// Takes a controller down if it is the one described. Blocks until the kernel has done it, half a minute and more.
     ///
     /// The directory stays open from before the comparison until after the write, and it belongs to that controller for
-    /// ever: when the name changes hands meanwhile, the write fails instead of reaching the new owner.
-    pub fn disconnect(&self, identity: &ControllerIdentity) -> Result<(), Failure> {
+    /// ever: when the name changes hands meanwhile, the write fails instead of reaching the new owner. `host` is asked right
+    /// before the write whether it can do without.
+    pub fn disconnect(&self, identity: &ControllerIdentity, host: Option<&Host>) -> Result<(), Failure> {
         let (attributes, _) = self.find(identity)?;
+        let _lock = host.map(|host| host.may_lose(&identity.device)).transpose()?;
         let gone = |errno| match errno {
             Errno::ENOENT | Errno::ENODEV => Failure::Gone,
             errno => Failure::from(errno),
@@ -83,15 +95,20 @@ impl Sysfs {
         Ok(())
     }
 
-    fn read_device(&self, name: &str, interfaces: &Interfaces) -> Option<Device> {
-        let device = device_from(name, &Attributes::open(&self.root, name)?, interfaces)?;
-        Some(Device { owner: self.registry.owner(name), ..device })
+    fn read_device(&self, name: &str, interfaces: &Interfaces) -> io::Result<Option<Device>> {
+        let Some(attributes) = Attributes::open(&self.root, name)? else {
+            return Ok(None);
+        };
+        let device = device_from(name, &attributes, interfaces)?;
+        Ok(device.map(|device| Device { owner: self.registry.owner(name), ..device }))
     }
 
     fn find(&self, identity: &ControllerIdentity) -> Result<(Attributes, Device), Failure> {
         number_of(&identity.device).ok_or_else(|| Failure::BadField("device is not of the form nvmeN".to_owned()))?;
-        let attributes = Attributes::open(&self.root, &identity.device).ok_or(Failure::Gone)?;
-        let device = device_from(&identity.device, &attributes, &Interfaces::default()).ok_or(Failure::Gone)?;
+        let unknown = |error: io::Error| Failure::Errno(error.raw_os_error().unwrap_or(Errno::EIO as i32));
+        let attributes = Attributes::open(&self.root, &identity.device).map_err(unknown)?.ok_or(Failure::Gone)?;
+        let device = device_from(&identity.device, &attributes, &Interfaces::default());
+        let device = device.map_err(unknown)?.ok_or(Failure::Gone)?;
         if is(&device, identity) { Ok((attributes, device)) } else { Err(Failure::NotThatController) }
     }
 }
@@ -113,12 +130,14 @@ fn is(device: &Device, identity: &ControllerIdentity) -> bool {
 }
 
 /// `None` for PCIe, and for a controller that is being removed.
-fn device_from(name: &str, attributes: &Attributes, interfaces: &Interfaces) -> Option<Device> {
-    let transport = Transport::parse(&attributes.read("transport")?)?;
-    let optional = |attribute| attributes.read(attribute).unwrap_or_default();
-    let subsysnqn = optional("subsysnqn");
+fn device_from(name: &str, attributes: &Attributes, interfaces: &Interfaces) -> io::Result<Option<Device>> {
+    let Some(transport) = attributes.read("transport")?.and_then(|word| Transport::parse(&word)) else {
+        return Ok(None);
+    };
+    let optional = |attribute| attributes.read(attribute).map(Option::unwrap_or_default);
+    let subsysnqn = optional("subsysnqn")?;
     // Until Identify has been answered, and for ever with controllers older than NVMe 1.4, this is "reserved".
-    let cntrltype = Some(optional("cntrltype")).filter(|value| value != "reserved").unwrap_or_default();
+    let cntrltype = Some(optional("cntrltype")?).filter(|value| value != "reserved").unwrap_or_default();
     let is_discovery = if cntrltype.is_empty() { subsysnqn == DISCOVERY_NQN } else { cntrltype == "discovery" };
     let mut device = Device {
         name: name.to_owned(),
@@ -132,16 +151,19 @@ fn device_from(name: &str, attributes: &Attributes, interfaces: &Interfaces) -> 
         host_iface: String::new(),
         src_addr: String::new(),
         src_iface: String::new(),
-        host_nqn: optional("hostnqn"),
-        host_id: optional("hostid"),
-        dctype: optional("dctype"),
+        host_nqn: optional("hostnqn")?,
+        host_id: optional("hostid")?,
+        dctype: optional("dctype")?,
         cntrltype,
-        model: optional("model"),
-        serial: optional("serial"),
-        kato: optional("kato").parse().ok(),
+        model: optional("model")?,
+        serial: optional("serial")?,
+        kato: optional("kato")?.parse().ok(),
         owner: None,
     };
-    parse_sysfs_address(transport, &attributes.read("address")?, |key, value| match key {
+    let Some(address) = attributes.read("address")? else {
+        return Ok(None);
+    };
+    parse_sysfs_address(transport, &address, |key, value| match key {
         "traddr" => device.traddr = value,
         "trsvcid" => device.trsvcid = value,
         "host_traddr" => device.host_traddr = value,
@@ -151,8 +173,11 @@ fn device_from(name: &str, attributes: &Attributes, interfaces: &Interfaces) -> 
     });
     device.src_iface = interfaces.owner_of(&device.src_addr);
     // Last: as long as this can be read, what was read before is of a controller that exists.
-    device.state = attributes.read("state")?;
-    Some(device)
+    let Some(state) = attributes.read("state")? else {
+        return Ok(None);
+    };
+    device.state = state;
+    Ok(Some(device))
 }
 
 /// An open directory `/sys/class/nvme/nvmeN`.
@@ -161,20 +186,38 @@ struct Attributes {
 }
 
 impl Attributes {
-    fn open(root: &Path, name: &str) -> Option<Attributes> {
+    /// `None` if it does not exist (any more).
+    fn open(root: &Path, name: &str) -> io::Result<Option<Attributes>> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        Some(Attributes { directory: open(&root.join(name), flags, Mode::empty()).ok()? })
+        let directory = unless_gone(open(&root.join(name), flags, Mode::empty()).map_err(io::Error::from))?;
+        Ok(directory.map(|directory| Attributes { directory }))
     }
 
-    /// Without white space around it, empty when the kernel has nothing to show yet; `None` when it cannot be read.
-    fn read(&self, attribute: &str) -> Option<String> {
+    /// Without white space around it, empty when the kernel has nothing to show yet; `None` when there is no such attribute
+    /// (any more).
+    fn read(&self, attribute: &str) -> io::Result<Option<String>> {
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
-        let file = openat(self.directory.as_fd(), attribute, flags, Mode::empty()).ok()?;
-        let mut bytes = Vec::new();
-        File::from(file).take(ATTRIBUTE_MAX).read_to_end(&mut bytes).ok()?;
+        let read = || -> io::Result<Vec<u8>> {
+            let file = openat(self.directory.as_fd(), attribute, flags, Mode::empty())?;
+            let mut bytes = Vec::new();
+            File::from(file).take(ATTRIBUTE_MAX).read_to_end(&mut bytes)?;
+            Ok(bytes)
+        };
+        let Some(bytes) = unless_gone(read())? else {
+            return Ok(None);
+        };
         let text = String::from_utf8_lossy(&bytes);
         // "(efault)" is how the kernel prints a string that is not there: subsysnqn and model before Identify.
-        Some(Some(text.trim()).filter(|text| *text != "(efault)").unwrap_or_default().to_owned())
+        Ok(Some(Some(text.trim()).filter(|text| *text != "(efault)").unwrap_or_default().to_owned()))
+    }
+}
+
+/// A controller that is going away takes its directory and attributes with it, even while they are open.
+fn unless_gone<T>(outcome: io::Result<T>) -> io::Result<Option<T>> {
+    let gone = [Errno::ENOENT, Errno::ENODEV, Errno::ENXIO].map(|errno| errno as i32);
+    match outcome {
+        Err(error) if error.raw_os_error().is_some_and(|errno| gone.contains(&errno)) => Ok(None),
+        outcome => outcome.map(Some),
     }
 }
 
@@ -285,7 +328,7 @@ mod tests {
     fn a_live_controller_is_read_whole() {
         let root = Root::new();
         root.add("nvme4", &LIVE);
-        let device = root.sysfs().controller("nvme4").unwrap();
+        let device = root.sysfs().controller("nvme4").unwrap().unwrap();
         let expected = Device {
             name: "nvme4".into(),
             transport: Transport::Tcp,
@@ -315,7 +358,7 @@ mod tests {
         let root = Root::new();
         root.add("nvme4", &LIVE);
         root.add("nvme4", &[("subsysnqn", "(efault)"), ("model", "(efault)"), ("cntrltype", "reserved")]);
-        let device = root.sysfs().controller("nvme4").unwrap();
+        let device = root.sysfs().controller("nvme4").unwrap().unwrap();
         assert_eq!((device.subsysnqn.as_str(), device.model.as_str(), device.cntrltype.as_str()), ("", "", ""));
         assert_eq!(device.kind, ControllerKind::Io);
     }
@@ -345,16 +388,42 @@ mod tests {
         std::os::unix::fs::symlink("nowhere", root.0.join("nvme3")).unwrap();
         let names: Vec<_> = root.sysfs().controllers().unwrap().into_iter().map(|device| device.name).collect();
         assert_eq!(names, ["nvme4", "nvme10"]);
-        assert_eq!(root.sysfs().controller("nvme3"), None);
-        assert_eq!(root.sysfs().controller("../nvme4"), None);
+        assert_eq!(root.sysfs().controller("nvme3").unwrap(), None);
+        assert_eq!(root.sysfs().controller("../nvme4").unwrap(), None);
         assert!(Sysfs::new("/nonexistent").controllers().unwrap().is_empty());
+    }
+
+    /// A directory in place of an attribute reads as EISDIR, which is as good as any error that does not mean "gone".
+    #[test]
+    fn what_cannot_be_read_is_not_taken_for_gone() {
+        for attribute in ["state", "transport", "subsysnqn", "model"] {
+            let root = Root::new();
+            root.add("nvme4", &LIVE);
+            root.add("nvme5", &LIVE);
+            fs::remove_file(root.0.join("nvme5").join(attribute)).unwrap();
+            fs::create_dir(root.0.join("nvme5").join(attribute)).unwrap();
+            assert!(root.sysfs().controllers().is_err(), "{attribute}: some of them are not all");
+            assert!(root.sysfs().controller("nvme5").is_err());
+            assert!(root.sysfs().controller("nvme4").is_ok_and(|found| found.is_some()));
+            let identity = ControllerIdentity { device: "nvme5".into(), ..identity() };
+            assert_eq!(root.sysfs().disconnect(&identity, None), Err(Failure::from(Errno::EISDIR)));
+        }
+    }
+
+    #[test]
+    fn live_is_what_the_kernel_says_now() {
+        let root = Root::new();
+        root.add("nvme4", &LIVE);
+        assert!(root.sysfs().is_live("nvme4"));
+        root.add("nvme4", &[("state", "connecting")]);
+        assert!(!root.sysfs().is_live("nvme4") && !root.sysfs().is_live("nvme5") && !root.sysfs().is_live("../nvme4"));
     }
 
     #[test]
     fn the_described_controller_is_taken_down() {
         let root = Root::new();
         root.add("nvme4", &LIVE);
-        assert_eq!(root.sysfs().disconnect(&identity()), Ok(()));
+        assert_eq!(root.sysfs().disconnect(&identity(), None), Ok(()));
         assert_eq!(fs::read_to_string(root.0.join("nvme4/delete_controller")).unwrap(), "1");
     }
 
@@ -372,12 +441,12 @@ mod tests {
             let root = Root::new();
             root.add("nvme4", &LIVE);
             root.add("nvme4", &[change]);
-            assert_eq!(root.sysfs().disconnect(&identity()), Err(Failure::NotThatController), "{change:?}");
+            assert_eq!(root.sysfs().disconnect(&identity(), None), Err(Failure::NotThatController), "{change:?}");
             assert_eq!(fs::read_to_string(root.0.join("nvme4/delete_controller")).unwrap(), "\n");
         }
         let root = Root::new();
         root.add("nvme4", &[("transport", "pcie"), ("delete_controller", "")]);
-        assert_eq!(root.sysfs().disconnect(&identity()), Err(Failure::Gone));
-        assert_eq!(Root::new().sysfs().disconnect(&identity()), Err(Failure::Gone));
+        assert_eq!(root.sysfs().disconnect(&identity(), None), Err(Failure::Gone));
+        assert_eq!(Root::new().sysfs().disconnect(&identity(), None), Err(Failure::Gone));
     }
 }

@@ -182,7 +182,7 @@ impl Finder {
         self.remembered_referrals.clear();
         self.known_before.clear();
         if !self.policy.spares_leftovers() {
-            links.dispose_of_leftovers(now, ControllerKind::Discovery, Disposal::Disconnect);
+            links.dispose_of_leftovers(now, ControllerKind::Discovery, |_| Disposal::Disconnect);
         }
     }
 

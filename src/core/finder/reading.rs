@@ -10,6 +10,7 @@ use crate::core::finder::{Finder, link_id};
 use crate::core::links::Links;
 use crate::core::note::Note;
 use crate::core::page::{Contents, Page};
+use crate::core::terms::Listing;
 use crate::core::tid::TransportId;
 use crate::core::{Action, Change, Ticket};
 
@@ -44,7 +45,7 @@ impl Finder {
         let tid = self.reader_for(tid);
         // Until that is done, what the page does not list may well be there.
         for tid in self.others_sharing(&tid).into_iter().chain([tid.clone()]) {
-            self.testimonies.push_back((tid, Testimony::Stale(BTreeSet::new())));
+            self.testimonies.push_back((tid, Testimony::Stale(Listing::new())));
         }
         let Some(discovery) = self.controllers.get_mut(&tid) else {
             return;
@@ -150,7 +151,7 @@ impl Finder {
             if std::mem::take(&mut discovery.fresh) {
                 let device = discovery.device.clone().unwrap_or_default();
                 self.actions.push_back(Action::Publish(Change::LogPage { tid: tid.clone(), device }));
-                self.testimonies.push_back((tid.clone(), Testimony::Stale(BTreeSet::new())));
+                self.testimonies.push_back((tid.clone(), Testimony::Stale(Listing::new())));
             }
         }
     }

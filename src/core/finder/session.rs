@@ -8,7 +8,6 @@
 //! is not answered costs the connection: it is left out then, until a page has been read without it and the controller is
 //! connected once more, or the administrator asks.
 
-use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -19,6 +18,7 @@ use crate::core::finder::reading::Reading;
 use crate::core::finder::{Finder, link_id};
 use crate::core::links::Links;
 use crate::core::note::Note;
+use crate::core::terms::Listing;
 use crate::core::tid::TransportId;
 use crate::core::{Action, Ticket};
 use crate::helper::message::{Capabilities, Failure};
@@ -209,7 +209,7 @@ impl Finder {
             return;
         };
         // As with `read_soon`.
-        self.testimonies.push_back((tid.clone(), Testimony::Stale(BTreeSet::new())));
+        self.testimonies.push_back((tid.clone(), Testimony::Stale(Listing::new())));
         match &mut discovery.reading {
             Some(reading) => reading.anew = true,
             None => {

@@ -85,13 +85,49 @@ pub enum LinkChange {
 pub enum Disposal {
     /// Disconnected if it is ours.
     Disconnect,
+    /// The same, but only when that is said: what replaces it is not connected yet.
+    Postpone,
     Keep,
+}
+
+/// How often a connect may be tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leave {
+    /// For ever.
+    Free,
+    /// So often, since the last success: the discovery controller does not reach the subsystem either.
+    Attempts(u32),
+    /// Never: only TLS will do, and the administrator has turned it off.
+    NoTls,
+}
+
+/// Why a wanted controller must not be tried (any more).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Bar {
+    /// So many attempts failed, and that was all its [`Leave`].
+    Attempts(u32),
+    /// [`Leave::NoTls`].
+    NoTls,
+    /// The host's administrator excludes it; where it says so.
+    Excluded(String),
+}
+
+/// Why a controller that is to be disconnected is still there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stay {
+    /// The kernel would not.
+    Failed,
+    /// Something on this host uses its disks.
+    InUse,
+    /// [`Disposal::Postpone`].
+    Postponed,
 }
 
 #[derive(Debug)]
 pub(super) struct Link {
     pub state: State,
     pub options: Rc<ConnectOptions>,
+    pub leave: Leave,
     /// `None` if its transport cannot be probed.
     pub portal: Option<PortalId>,
     /// `Err` once the link is unwanted but the kernel is not done with it.
@@ -102,6 +138,8 @@ pub(super) struct Link {
     pub tentative: bool,
     /// It was left, and is connected again by and by: nothing to be told, if that works.
     pub was_parked: bool,
+    /// It has waited long enough for what the kernel makes at its address.
+    pub impatient: bool,
     /// The last failure that was reported.
     pub complaint: Option<String>,
 }
@@ -123,6 +161,24 @@ impl Retired {
     }
 }
 
+impl Link {
+    /// Wanted, and nothing done about it yet.
+    pub fn new(options: Rc<ConnectOptions>, leave: Leave, portal: Option<PortalId>) -> Link {
+        Link {
+            state: State::BackingOff,
+            options,
+            leave,
+            portal,
+            wanted: Ok(()),
+            failures: 0,
+            tentative: false,
+            was_parked: false,
+            impatient: false,
+            complaint: None,
+        }
+    }
+}
+
 /// See the diagram in [`links`](crate::core::links).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum State {
@@ -130,8 +186,6 @@ pub(super) enum State {
     Unresolved,
     /// Waits for its portal to answer.
     AwaitingPortal,
-    /// The host's administrator does not want it connected.
-    Barred,
     /// Its portal answers; waits for its turn at the kernel.
     Queued {
         turn: Turn,
@@ -148,6 +202,8 @@ pub(super) enum State {
     },
     /// Failed although its portal answers, or has none.
     BackingOff,
+    /// See [`Bar`]: waits for better news, or for somebody else to connect it.
+    Barred,
     Disconnecting {
         device: String,
     },
@@ -158,9 +214,10 @@ pub(super) enum State {
     },
     /// Wanted, but left for now: somebody else says when it is sought again.
     Parked,
-    /// Not wanted, but its disconnect failed: tried again by time.
+    /// Not wanted, but still there.
     AwaitingDisconnect {
         device: String,
+        why: Stay,
     },
 }
 
@@ -171,7 +228,7 @@ impl State {
             State::Live { device, .. }
             | State::Disconnecting { device }
             | State::Leaving { device, .. }
-            | State::AwaitingDisconnect { device } => Some(device),
+            | State::AwaitingDisconnect { device, .. } => Some(device),
             _ => None,
         }
     }

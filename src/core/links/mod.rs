@@ -18,10 +18,12 @@
 //! known of such alternates outlives that they are wanted.
 //!
 //! A controller of the kernel that serves a link is adopted from every state but Connecting and Disconnecting: those wait
-//! for the kernel's word. A link that is not wanted any more is forgotten from every other state. A disconnect that fails
-//! is tried again (AwaitingDisconnect, then Disconnecting once more) until it works, the controller goes, or somebody wants
-//! it after all. From Live a link can also be left for a while (Leaving, Parked) and then be sought again: see `parking`.
+//! for the kernel's word. A link that is not wanted any more is forgotten from every other state. A disconnect that fails,
+//! or has to wait, is tried again (AwaitingDisconnect, then Disconnecting once more) until it works, the controller goes, or
+//! somebody wants it after all. Whoever must not try (any more) is Barred instead of seeking. From Live a link can
+//! also be left for a while (Leaving, Parked) and then be sought again: see `parking`.
 
+mod departures;
 mod link;
 mod parking;
 mod portals;
@@ -36,12 +38,12 @@ use std::time::Instant;
 use crate::config::settings::ConnectOptions;
 use crate::core::backoff::{BackOff, Hold};
 use crate::core::deadlines::Deadlines;
-use crate::core::device::{ControllerKind, Device};
+use crate::core::device::Device;
 use crate::core::devices::Devices;
 use crate::core::exclusion::HostExclusion;
 use crate::core::host::HostIds;
-pub use crate::core::links::link::{Disposal, LinkChange, LinkId, needs_discovery_option};
-use crate::core::links::link::{Link, Retired, State};
+pub use crate::core::links::link::{Bar, Disposal, Leave, LinkChange, LinkId, needs_discovery_option};
+use crate::core::links::link::{Link, Retired, State, Stay};
 use crate::core::links::portals::Portals;
 use crate::core::links::turns::Turns;
 use crate::core::network::Way;
@@ -115,11 +117,22 @@ impl Links {
 
     /// Wants a controller connected, with these options from the next connect on.
     pub fn want(&mut self, now: Instant, id: LinkId, options: Rc<ConnectOptions>) {
+        self.want_within(now, id, options, Leave::Free);
+    }
+
+    /// The same, as often as it has leave.
+    pub fn want_within(&mut self, now: Instant, id: LinkId, options: Rc<ConnectOptions>, leave: Leave) {
         match self.links.get_mut(&id) {
             Some(link) => {
                 link.wanted = Ok(());
+                let other_leave = std::mem::replace(&mut link.leave, leave) != leave;
+                if other_leave && leave == Leave::Free {
+                    link.failures = 0;
+                }
                 if link.options != options {
                     self.change_options(now, &id, options);
+                } else if other_leave && link.state.can_adopt() {
+                    self.seek(now, &id);
                 }
                 if self.is_stuck(&id) {
                     self.seek(now, &id);
@@ -130,22 +143,11 @@ impl Links {
                 if let Some(portal) = &portal {
                     self.portals.join(portal, &id);
                 }
-                let before = self.take_retired(&id, portal.as_ref());
-                let (failures, complaint, retry_at) = match before {
-                    Some(Retired { failures, complaint, retry_at, .. }) => (failures, complaint, retry_at),
-                    None => (0, None, None),
-                };
-                let state = State::BackingOff;
-                let link = Link {
-                    state,
-                    options,
-                    portal,
-                    wanted: Ok(()),
-                    failures,
-                    tentative: false,
-                    was_parked: false,
-                    complaint,
-                };
+                let mut link = Link::new(options, leave, portal.clone());
+                let mut retry_at = None;
+                if let Some(before) = self.take_retired(&id, portal.as_ref()) {
+                    (link.failures, link.complaint, retry_at) = (before.failures, before.complaint, before.retry_at);
+                }
                 self.links.insert(id.clone(), link);
                 match retry_at.filter(|at| *at > now && self.existing(&id).is_none()) {
                     Some(at) => self.retries.set(id, at),
@@ -172,25 +174,6 @@ impl Links {
         }
         if link.state.can_adopt() {
             self.seek(now, id);
-        }
-    }
-
-    /// No longer wants it. What is connected stays or goes by `disposal`; a connect in flight is waited for.
-    pub fn unwant(&mut self, id: &LinkId, disposal: Disposal) {
-        let Some(link) = self.links.get_mut(id) else {
-            return;
-        };
-        match &link.state {
-            State::Connecting { .. } | State::Disconnecting { .. } | State::Leaving { .. } => {
-                link.wanted = Err(disposal);
-            }
-            State::AwaitingDisconnect { .. } if disposal == Disposal::Disconnect => {}
-            State::Live { device, .. } if disposal == Disposal::Disconnect && self.devices.is_owned(device) => {
-                let device = device.clone();
-                self.let_go(id, &device);
-            }
-            state if state.can_adopt() && self.alternates.contains(id) => self.retire(id),
-            _ => self.forget(id),
         }
     }
 
@@ -260,8 +243,11 @@ impl Links {
         self.retired.values_mut().for_each(Retired::start_over);
         let mut waiting = Vec::new();
         for (id, link) in &mut self.links {
-            link.failures = link.failures.min(1);
-            if matches!(link.state, State::BackingOff | State::AwaitingDisconnect { .. }) {
+            link.failures = link.failures.min(if link.state == State::Barred { 0 } else { 1 });
+            let is_postponed = matches!(link.state, State::AwaitingDisconnect { why: Stay::Postponed, .. });
+            if matches!(link.state, State::BackingOff | State::Barred | State::AwaitingDisconnect { .. })
+                && !is_postponed
+            {
                 waiting.push(id.clone());
             }
         }
@@ -273,19 +259,6 @@ impl Links {
     /// Declares a link ours although another process connected it: an earlier run of this program.
     pub fn was_ours(&mut self, id: LinkId) {
         self.ours_before.insert(id);
-    }
-
-    /// Lets go of what was ours before this process started and nobody wants any more.
-    pub fn dispose_of_leftovers(&mut self, now: Instant, kind: ControllerKind, disposal: Disposal) {
-        let is_leftover = |id: &&LinkId| id.kind == kind && !self.links.contains_key(*id);
-        let leftovers: Vec<LinkId> = self.ours_before.iter().filter(is_leftover).cloned().collect();
-        for id in leftovers {
-            if self.existing(&id).is_some() {
-                self.want(now, id.clone(), Rc::default());
-                self.unwant(&id, disposal);
-            }
-            self.ours_before.remove(&id);
-        }
     }
 
     /// The names under which to connect, from the next connect on.
@@ -316,7 +289,9 @@ impl Links {
     /// A kernel controller is connected, or connected again.
     pub fn device_up(&mut self, now: Instant, device: Device) {
         let recycled = self.devices.is_recycled(&device).then(|| device.name.clone());
+        let subsysnqn = device.subsysnqn.clone();
         self.update_devices(now, recycled.into_iter().collect(), vec![device]);
+        self.retry_kept(now, |kept| kept.subsysnqn() == subsysnqn);
     }
 
     /// A kernel controller is gone.
@@ -368,7 +343,10 @@ impl Links {
                     self.enqueue(&id);
                 }
             }
-            Err(why) => self.portal_failed(now, portal, why, Hold::default()),
+            Err(why) => {
+                self.portal_failed(now, portal, why, Hold::default());
+                self.bar_waiting(portal);
+            }
         }
     }
 
@@ -390,37 +368,6 @@ impl Links {
         for twin in self.in_state(&id, |state| *state == State::AwaitingTwin) {
             self.seek(now, &twin);
         }
-    }
-
-    /// The answer to [`Action::Disconnect`].
-    pub fn disconnected(&mut self, now: Instant, ticket: Ticket, outcome: Result<(), Failure>) {
-        let Some(id) = self.disconnecting.remove(&ticket) else {
-            return;
-        };
-        let Some(Link { state: State::Disconnecting { device }, wanted, .. }) = self.links.get(&id) else {
-            return self.left(now, &id, ticket, outcome);
-        };
-        let (device, wanted) = (device.clone(), wanted.is_ok());
-        // If the controller was removed meanwhile, its name may be another's by now.
-        let still_there = self.devices.is_leaving(&device, ticket);
-        match outcome {
-            Err(failure) if still_there && !matches!(failure, Failure::Gone | Failure::NotThatController) => {
-                self.devices.set_leaving(&device, None);
-                if !wanted {
-                    self.disconnect_failed(now, &id, &device, failure);
-                }
-            }
-            _ if still_there => {
-                self.devices.remove(&device);
-            }
-            _ => {}
-        }
-        match wanted {
-            true => self.seek(now, &id),
-            false if self.is_stuck(&id) => {}
-            false => self.forget(&id),
-        }
-        self.offer(now, &device);
     }
 
     /// When [`Links::handle_deadline`] wants to be called.

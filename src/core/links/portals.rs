@@ -155,13 +155,13 @@ impl Portals {
     /// unless the administrator asks.
     pub fn start_over(&mut self, even_held_up: bool, is_concerned: impl Fn(&PortalId) -> bool) -> Vec<PortalId> {
         let mut asked = Vec::new();
-        let may_start = |portal: &Portal| even_held_up || !portal.held_up;
+        let may_start = |portal: &Portal| !portal.members.is_empty() && (even_held_up || !portal.held_up);
         let concerned =
             self.portals.iter_mut().filter(|(portal_id, portal)| may_start(portal) && is_concerned(portal_id));
         for (portal_id, portal) in concerned {
             // Of a probe under way, too: it may fail by what was before.
             portal.failures = portal.failures.min(1);
-            if portal.answer == Answer::No && !portal.members.is_empty() {
+            if portal.answer == Answer::No {
                 portal.answer = Answer::Unknown;
                 self.retries.cancel(portal_id);
                 if !portal.waiting.is_empty() {

@@ -2,13 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use super::link::{Link, Retired, State};
-use super::{Disposal, LinkChange, LinkId, Links};
+use super::link::{Bar, Leave, Link, Retired, State};
+use super::{LinkChange, LinkId, Links};
 use crate::core::backoff::Hold;
 use crate::core::device::{ControllerKind, Device};
 use crate::core::exclusion::HostExclusion;
 use crate::core::note::Note;
 use crate::core::portal::{PortalId, blames_portal};
+use crate::core::tid::Transport;
 use crate::core::{Action, Ticket};
 use crate::helper::message::Failure;
 
@@ -17,6 +18,10 @@ const MAX_CONNECTING: usize = 2;
 
 /// A connection that the kernel gives up sooner than this counts as a failure, so that we do not connect in circles.
 const FLAPPING: Duration = Duration::from_secs(5);
+
+/// A Fibre Channel controller may be in the making, in the background, for as long as ctrl_loss_tmo. Others at its address
+/// wait so long to see whether it is what they want.
+const MAKING: Duration = Duration::from_secs(30);
 
 impl Links {
     /// Starts on the way to a connection: with what the kernel has, else at the portal.
@@ -28,13 +33,22 @@ impl Links {
             let name = device.name.clone();
             return self.adopt(now, id, &name);
         }
-        if self.devices.may_come_to_serve(&id.tid) {
-            return self.enter(id, State::AwaitingTwin);
+        if self.is_being_made(id) {
+            self.enter(id, State::AwaitingTwin);
+            if self.is_wanted(id) && id.tid.transport() == Transport::Fc {
+                self.retries.set(id.clone(), now + MAKING);
+            }
+            return;
         }
         // What was ours is gone: should somebody else connect it, it is theirs.
-        self.ours_before.remove(id);
-        if let Some(place) = self.barred(id).map(|exclusion| exclusion.place.clone()) {
-            return self.bar(id, place);
+        if !self.devices.may_come_to_serve(&id.tid) {
+            self.ours_before.remove(id);
+        }
+        if self.links.get(id).is_some_and(|link| link.wanted.is_err()) {
+            return self.forget(id);
+        }
+        if let Some(bar) = self.barred(id) {
+            return self.bar(id, bar);
         }
         match self.links.get(id).and_then(|link| link.portal.clone()) {
             Some(portal) if !self.portals.is_open(now, &portal) => {
@@ -66,21 +80,39 @@ impl Links {
         !device.is_passing() || wants_none() || self.ours_before.contains(id)
     }
 
-    /// What speaks against connecting it.
-    fn barred(&self, id: &LinkId) -> Option<&HostExclusion> {
+    /// Whether the kernel is making what may serve a link, and that is worth waiting for. An I/O controller of Fibre Channel
+    /// may be in the making for minutes, and the kernel refuses to make it twice: only for one of our own is it.
+    fn is_being_made(&self, id: &LinkId) -> bool {
+        let is_patient = self.links.get(id).is_none_or(|link| !link.impatient);
+        let is_slow = id.kind == ControllerKind::Io && id.tid.transport() == Transport::Fc;
+        let is_worth_it = is_patient && (!is_slow || self.ours_before.contains(id));
+        is_worth_it && self.devices.may_come_to_serve(&id.tid)
+    }
+
+    /// What speaks against trying to connect it.
+    fn barred(&self, id: &LinkId) -> Option<Bar> {
         let host_id = || self.host_ids.id_of(id.tid.host_nqn());
-        self.exclusions.iter().find(|exclusion| {
+        let excludes = |exclusion: &&HostExclusion| {
             // Few name a host id, and to find it may take a hash.
             let host_id = if exclusion.host_id.is_empty() { String::new() } else { host_id() };
             exclusion.matches(&id.tid, &host_id)
-        })
+        };
+        match self.links.get(id)?.leave {
+            Leave::NoTls => Some(Bar::NoTls),
+            Leave::Attempts(limit) if self.failures(id) >= limit => Some(Bar::Attempts(limit)),
+            Leave::Attempts(_) | Leave::Free => {
+                self.exclusions.iter().find(excludes).map(|exclusion| Bar::Excluded(exclusion.place.clone()))
+            }
+        }
     }
 
-    fn bar(&mut self, id: &LinkId, place: String) {
-        if self.is_news(id, &place) {
-            self.note(Note::Barred { id: id.clone(), place });
-        }
+    /// Stops trying.
+    fn bar(&mut self, id: &LinkId, bar: Bar) {
+        let note = Note::Barred { id: id.clone(), bar };
         self.enter(id, State::Barred);
+        if self.is_news(id, &note.to_string()) {
+            self.note(note);
+        }
     }
 
     pub(super) fn enqueue(&mut self, id: &LinkId) {
@@ -118,7 +150,7 @@ impl Links {
     fn should_connect(&self, now: Instant, id: &LinkId) -> bool {
         let portal = self.links.get(id).and_then(|link| link.portal.as_ref());
         self.serving(id).is_none()
-            && !self.devices.may_come_to_serve(&id.tid)
+            && !self.is_being_made(id)
             && self.barred(id).is_none()
             && portal.is_none_or(|portal| self.portals.is_open(now, portal))
     }
@@ -193,6 +225,9 @@ impl Links {
         let blamed = link.portal.clone().filter(is_portals);
         if let Some(portal) = &blamed {
             self.portal_failed(now, portal, why.clone(), hold);
+            if let Some(bar) = self.barred(id) {
+                return self.bar(id, bar);
+            }
             if !held_up {
                 return self.enter(id, State::AwaitingPortal);
             }
@@ -200,6 +235,9 @@ impl Links {
         let retry_in = self.backoff.delay_after_connect(failures, hold);
         if blamed.is_none() && self.is_news(id, &why) {
             self.note(Note::ConnectFailed { id: id.clone(), why, retry_in });
+        }
+        if let Some(bar) = self.barred(id) {
+            return self.bar(id, bar);
         }
         self.enter(id, State::BackingOff);
         self.retries.set(id.clone(), now + retry_in);
@@ -240,14 +278,26 @@ impl Links {
         self.note(Note::Unreachable { portal: portal.clone(), why, waiting, retry_in });
     }
 
+    /// A portal did not answer: who waited there may have used up its leave by that.
+    pub(super) fn bar_waiting(&mut self, portal: &PortalId) {
+        let waits = |id: &LinkId| self.links.get(id).is_some_and(|link| link.state == State::AwaitingPortal);
+        let waiting = self.portals.members(portal).filter(|id| waits(id));
+        let barred: Vec<_> = waiting.filter_map(|id| Some((id.clone(), self.barred(id)?))).collect();
+        for (id, bar) in barred {
+            self.bar(&id, bar);
+        }
+    }
+
     /// Lets every link adopt this controller that it serves.
     pub(super) fn offer(&mut self, now: Instant, name: &str) {
         let Some(device) = self.devices.adoptable(name) else {
             return;
         };
         let seekers = self.in_state(&LinkId::of_device(device), State::can_adopt);
-        let served: Vec<LinkId> =
-            seekers.into_iter().filter(|id| device.serves(&id.tid, id.kind) && self.can_rely_on(id, device)).collect();
+        let is_served = |id: &LinkId| device.serves(&id.tid, id.kind) && self.can_rely_on(id, device);
+        let mut served: Vec<LinkId> = seekers.into_iter().filter(is_served).collect();
+        // Who wants it first, so that it is in use when those adopt it that only wait to let it go.
+        served.sort_by_key(|id| !self.is_wanted(id));
         for id in served {
             self.adopt(now, &id, name);
         }
@@ -259,6 +309,10 @@ impl Links {
             self.devices.own(device);
         }
         self.go_live(now, id, device);
+        if let Some(Link { wanted: Err(disposal), .. }) = self.links.get(id) {
+            let disposal = *disposal;
+            return self.unwant(id, disposal);
+        }
         self.note(Note::Adopted { id: id.clone(), device: device.to_owned() });
     }
 
@@ -271,6 +325,7 @@ impl Links {
         }
         if let Some(link) = self.links.get_mut(id) {
             link.complaint = None;
+            link.impatient = false;
         }
     }
 
@@ -301,12 +356,18 @@ impl Links {
     /// The wait of a link is over.
     pub(super) fn retry(&mut self, now: Instant, id: &LinkId) {
         match self.links.get(id).map(|link| &link.state) {
-            Some(State::AwaitingDisconnect { device }) => {
+            Some(State::AwaitingDisconnect { device, .. }) => {
                 let device = device.clone();
                 match self.may_be_needed(&device) {
                     true => self.retries.set(id.clone(), now + self.backoff.delay(1)),
                     false => self.take_down(id, &device),
                 }
+            }
+            Some(State::AwaitingTwin) => {
+                if let Some(link) = self.links.get_mut(id) {
+                    link.impatient = true;
+                }
+                self.seek(now, id);
             }
             _ => self.seek(now, id),
         }
@@ -319,48 +380,6 @@ impl Links {
                 self.in_state(&LinkId::of_device(device), |state| matches!(state, State::Connecting { .. }));
             connecting.iter().any(|id| self.is_wanted(id) && device.serves(&id.tid, id.kind))
         })
-    }
-
-    /// Disconnects a link's controller, unless another link is served by it.
-    pub(super) fn let_go(&mut self, id: &LinkId, name: &str) {
-        self.take_down(id, name);
-        if let Some(Link { state: State::Disconnecting { .. }, failures, .. }) = self.links.get_mut(id) {
-            *failures = 0;
-            self.note(Note::Disconnecting { id: id.clone(), device: name.to_owned() });
-        }
-    }
-
-    fn take_down(&mut self, id: &LinkId, name: &str) {
-        let is_shared = self.devices.served_by(name).any(|other| other != id);
-        let (Some(device), false) = (self.devices.get(name).cloned(), is_shared) else {
-            return self.forget(id);
-        };
-        let ticket = self.next_ticket();
-        self.enter(id, State::Disconnecting { device: name.to_owned() });
-        if let Some(link) = self.links.get_mut(id) {
-            link.wanted = Err(Disposal::Disconnect);
-        }
-        self.disconnecting.insert(ticket, id.clone());
-        self.devices.set_leaving(name, Some(ticket));
-        self.actions.push_back(Action::Disconnect { ticket, device: Box::new(device) });
-    }
-
-    /// The controller is still there, and is tried to be disconnected again unless somebody wants it by then.
-    pub(super) fn disconnect_failed(&mut self, now: Instant, id: &LinkId, name: &str, failure: Failure) {
-        let Some(link) = self.links.get_mut(id) else {
-            return;
-        };
-        link.failures = link.failures.saturating_add(1);
-        let retry_in = self.backoff.delay(link.failures);
-        if self.is_news(id, &failure.to_string()) {
-            self.note(Note::DisconnectFailed { id: id.clone(), device: name.to_owned(), failure, retry_in });
-        }
-        self.enter(id, State::AwaitingDisconnect { device: name.to_owned() });
-        self.retries.set(id.clone(), now + retry_in);
-    }
-
-    pub(super) fn is_stuck(&self, id: &LinkId) -> bool {
-        self.links.get(id).is_some_and(|link| matches!(link.state, State::AwaitingDisconnect { .. }))
     }
 
     pub(super) fn forget(&mut self, id: &LinkId) {
@@ -401,8 +420,8 @@ impl Links {
         match std::mem::replace(&mut link.state, state) {
             State::AwaitingPortal => portal.into_iter().for_each(|portal| self.portals.stop_waiting(portal, id)),
             State::Queued { turn } => self.turns.leave(turn),
-            State::BackingOff => self.retries.cancel(id),
-            State::AwaitingDisconnect { device } => {
+            State::BackingOff | State::AwaitingTwin => self.retries.cancel(id),
+            State::AwaitingDisconnect { device, .. } => {
                 self.retries.cancel(id);
                 self.stuck.remove(&device);
             }
@@ -412,7 +431,6 @@ impl Links {
             }
             State::Barred
             | State::Unresolved
-            | State::AwaitingTwin
             | State::Connecting { .. }
             | State::Disconnecting { .. }
             | State::Leaving { .. }
@@ -424,7 +442,7 @@ impl Links {
                 self.devices.serve(device, id);
                 self.changes.push_back(LinkChange::Up { id: id.clone(), device: device.clone() });
             }
-            State::AwaitingDisconnect { device } => {
+            State::AwaitingDisconnect { device, .. } => {
                 self.stuck.insert(device.clone(), id.clone());
             }
             _ => {}

@@ -34,6 +34,10 @@ impl Links {
         self.links.get(id).is_some_and(|link| link.wanted.is_ok())
     }
 
+    pub fn is_live(&self, id: &LinkId) -> bool {
+        self.links.get(id).is_some_and(|link| matches!(link.state, State::Live { .. }))
+    }
+
     /// The kernel controller that serves a link, or did until we began to disconnect it.
     pub fn device_of(&self, id: &LinkId) -> Option<&Device> {
         self.devices.get(self.links.get(id)?.state.device()?)
@@ -44,14 +48,57 @@ impl Links {
         let Some(link) = self.links.get(id) else {
             return (0, None);
         };
-        let portal_failures = link.portal.as_ref().map_or(0, |portal| self.portals.failures(portal));
-        let failures = link.failures.max(portal_failures);
+        let failures = self.failures(id);
         match link.state {
             State::Live { .. } => (0, None),
             State::BackingOff | State::AwaitingDisconnect { .. } => (failures, self.retries.get(id)),
             State::AwaitingPortal => (failures, link.portal.as_ref().and_then(|portal| self.portals.retry_at(portal))),
             _ => (failures, None),
         }
+    }
+
+    /// Its own, or those of its portal.
+    pub(super) fn failures(&self, id: &LinkId) -> u32 {
+        let Some(link) = self.links.get(id) else {
+            return 0;
+        };
+        link.failures.max(link.portal.as_ref().map_or(0, |portal| self.portals.failures(portal)))
+    }
+
+    /// Why a controller is still there that is not wanted; `None` if it is wanted, or about to go.
+    pub fn kept_because(&self, id: &LinkId) -> Option<&str> {
+        let link = self.links.get(id)?;
+        let is_there = link.state.device().is_some() && link.wanted.is_err();
+        link.complaint.as_deref().filter(|_| is_there)
+    }
+
+    /// Controllers of a kind that are still there although they are not wanted.
+    pub fn kept(&self, kind: ControllerKind) -> impl Iterator<Item = &LinkId> {
+        let all = self.stuck.values().chain(self.disconnecting.values());
+        all.filter(move |id| id.kind == kind && self.kept_because(id).is_some())
+    }
+
+    /// Whether something is kept because this host uses it.
+    pub fn keeps_what_is_used(&self) -> bool {
+        self.stuck.values().any(|id| self.is_used(id))
+    }
+
+    /// The links of a kind that are unwanted and still concern the kernel.
+    pub fn unwanted(&self, kind: ControllerKind) -> impl Iterator<Item = &LinkId> {
+        self.links.iter().filter(move |(id, link)| id.kind == kind && link.wanted.is_err()).map(|(id, _)| id)
+    }
+
+    /// The I/O controllers that nobody here wants, whoever connected them, but for what the host boots from.
+    pub fn strays(&self) -> impl Iterator<Item = &Device> {
+        let is_stray = |device: &&Device| {
+            let at_place = || self.in_state(&LinkId::of_device(device), |_| true);
+            device.kind == ControllerKind::Io
+                && !device.subsysnqn.is_empty()
+                && !device.is_of_firmware()
+                && self.devices.adoptable(&device.name).is_some()
+                && at_place().iter().all(|id| !device.serves(&id.tid, id.kind))
+        };
+        self.devices.iter().filter(is_stray)
     }
 
     /// The links that are ours: connected by us, being connected (the kernel will do it even if we are killed now), or still
@@ -67,10 +114,6 @@ impl Links {
     /// Whether any controller is on its way to a connection.
     pub fn are_waiting(&self) -> bool {
         self.links.len() > self.settled
-    }
-
-    pub fn is_live(&self, id: &LinkId) -> bool {
-        self.links.get(id).is_some_and(|link| matches!(link.state, State::Live { .. }))
     }
 
     /// Whether the kernel has what a link would ask for.

@@ -28,7 +28,10 @@ fn what_somebody_else_manages_is_used_and_never_taken_down() {
     let mut world = World::new();
     let id = io(PATH);
     let theirs = Device { owner: Some("nbft".into()), ..serving(&id, "nvme7") };
-    world.inherit(vec![Legacy { id: id.clone(), ours: true, sources: vec![], unseen: None }], vec![theirs]);
+    world.inherit(
+        vec![Legacy { id: id.clone(), ours: true, sources: vec![], terms: Terms::default(), unseen: None }],
+        vec![theirs],
+    );
     world.settings.io = vec![wanted()];
     world.configure();
     assert_eq!(world.device_of(&id), Some("nvme7"));
@@ -289,7 +292,10 @@ fn world_with_nascent() -> World {
     let mut world = World::new();
     let nascent = Device { kind: ControllerKind::Io, state: "connecting".into(), ..serving(&dc(DC), "nvme0") };
     let nascent = Device { subsysnqn: String::new(), ..nascent };
-    world.inherit(vec![Legacy { id: dc(DC), ours: true, sources: vec![], unseen: None }], vec![nascent]);
+    world.inherit(
+        vec![Legacy { id: dc(DC), ours: true, sources: vec![], terms: Terms::default(), unseen: None }],
+        vec![nascent],
+    );
     world.settings.discovery = vec![entry(DC, "")];
     world.settings.io = vec![ControllerEntry { trsvcid: "8009".into(), ..entry(DC, "nqn.a") }];
     world.configure();
@@ -310,6 +316,75 @@ fn what_the_kernel_is_still_making_is_waited_for() {
 }
 
 #[test]
+fn what_the_kernel_is_still_making_for_us_goes_when_it_is_not_wanted_any_more() {
+    let mut world = world_with_nascent();
+    world.settings.discovery.clear();
+    world.configure();
+    world.pass_secs(600);
+    world.assert_nothing_to_do();
+    world.up(&serving(&dc(DC), "nvme0"));
+    assert_eq!(world.disconnecting(), ["nvme0"]);
+    assert_eq!(world.machine.legacy(world.now).len(), 1, "a restart knows that it is ours");
+
+    // The configuration changed while nothing ran.
+    let legacy = Legacy { id: dc(DC), ours: true, sources: vec![], terms: Terms::default(), unseen: None };
+    let nascent = Device { subsysnqn: String::new(), state: "connecting".into(), ..serving(&dc(DC), "nvme0") };
+    let mut world = World::new();
+    world.inherit(vec![legacy], vec![nascent]);
+    world.configure();
+    assert_eq!(world.machine.legacy(world.now).len(), 1);
+    world.up(&serving(&dc(DC), "nvme0"));
+    assert_eq!(world.disconnecting(), ["nvme0"]);
+}
+
+/// It was made for a wish that is gone, and serves another.
+#[test]
+fn what_comes_up_for_nobody_may_serve_somebody() {
+    let legacy = Legacy { id: io(PATH), ours: true, sources: vec![], terms: Terms::default(), unseen: None };
+    let nascent = Device { subsysnqn: String::new(), state: "connecting".into(), ..serving(&io(PATH), "nvme7") };
+    let mut world = World::new();
+    world.inherit(vec![legacy], vec![nascent]);
+    world.settings.io = vec![via("eth0", wanted())];
+    world.configure();
+    world.up(&serving(&io(PATH), "nvme7"));
+    assert_eq!(world.device_of(&io("nqn.a@192.0.2.9%eth0")), Some("nvme7"));
+    world.pass_secs(600);
+    world.assert_nothing_to_do();
+    world.settings.io.clear();
+    world.configure();
+    assert_eq!(world.disconnecting(), ["nvme7"], "it is ours");
+}
+
+/// Fibre Channel connects in the background, for as long as ctrl_loss_tmo. What it makes may be for another subsystem.
+#[test]
+fn a_slow_controller_of_fibre_channel_keeps_others_waiting_for_a_while_only() {
+    let [here, there] = ["nn-0x10:pn-0x0a", "nn-0x20:pn-0x0b"];
+    let fc = |nqn| ControllerEntry { transport: Transport::Fc, host_traddr: here.into(), ..entry(there, nqn) };
+    let nascent = |name| Device {
+        transport: Transport::Fc,
+        traddr: there.into(),
+        trsvcid: "".into(),
+        host_traddr: here.into(),
+        subsysnqn: "".into(),
+        state: "connecting".into(),
+        ..serving(&io(PATH), name)
+    };
+    let mut world = World::new();
+    world.event(Event::DevicesRead(vec![nascent("nvme7")]));
+    world.settings.io = vec![fc("nqn.a")];
+    world.configure();
+    assert_eq!(world.connects.len(), 1, "the kernel does not make it twice");
+
+    let mut world = World::new();
+    world.event(Event::DevicesRead(vec![nascent("nvme7")]));
+    world.settings.discovery = vec![fc("")];
+    world.configure();
+    assert_eq!(world.connects.len(), 0, "it may be just that");
+    world.pass_secs(60);
+    assert_eq!(world.connects.len(), 1);
+}
+
+#[test]
 fn what_the_kernel_did_not_get_made_is_sought() {
     let mut world = world_with_nascent();
     world.removed("nvme0");
@@ -322,7 +397,10 @@ fn a_discovery_controller_of_ours_that_reports_another_name_is_adopted_after_a_r
     for ours in [true, false] {
         let mut world = World::new();
         let misnamed = Device { subsysnqn: "nqn.reported".into(), ..serving(&asked, "nvme0") };
-        world.inherit(vec![Legacy { id: asked.clone(), ours, sources: vec![], unseen: None }], vec![misnamed]);
+        world.inherit(
+            vec![Legacy { id: asked.clone(), ours, sources: vec![], terms: Terms::default(), unseen: None }],
+            vec![misnamed],
+        );
         world.settings.discovery = vec![entry(DC, "nqn.asked")];
         world.configure();
         assert_eq!(world.device_of(&asked), ours.then_some("nvme0"));

@@ -396,7 +396,7 @@ fn a_connect_in_flight_is_left_to_the_next_run() {
     let (_, id) = world.connects[0].clone();
     assert!(world.saves > 0);
     let legacy = world.machine.legacy(world.now);
-    assert_eq!(legacy, [Legacy { id: id.clone(), ours: true, sources: vec![], unseen: None }]);
+    assert_eq!(legacy, [Legacy { id: id.clone(), ours: true, sources: vec![], terms: Terms::default(), unseen: None }]);
 
     let mut next = World::new();
     next.inherit(legacy, vec![serving(&id, "nvme3")]);

@@ -5,14 +5,19 @@
 
 mod adoption;
 mod announced;
+mod audit;
 mod connecting;
+mod evidence;
 mod host;
 mod hurry;
+mod kept;
 mod names;
 mod pages;
 mod parking;
 mod referrals;
+mod replacing;
 mod session;
+mod terms;
 mod walk;
 mod withdrawal;
 
@@ -32,6 +37,7 @@ use crate::core::exclusion::HostExclusion;
 use crate::core::host::HostIds;
 use crate::core::links::LinkId;
 use crate::core::portal::PortalId;
+use crate::core::terms::Terms;
 use crate::core::tid::{DISCOVERY_NQN, Spelling, Transport, TransportId};
 use crate::core::{Action, Change, Event, Legacy, Machine, Roles, Ticket};
 use crate::helper::message::{Capabilities, Failure};
@@ -50,6 +56,8 @@ struct World {
     settings: Settings,
     probes: Vec<PortalId>,
     connects: Vec<(Ticket, LinkId)>,
+    /// Of the last connect.
+    options: Rc<ConnectOptions>,
     disconnects: Vec<(Ticket, Device)>,
     page_reads: Vec<(Ticket, String)>,
     /// Registrations and inquiries that were asked for, for those tests that answer themselves.
@@ -80,6 +88,9 @@ struct Settings {
     io: Vec<ControllerEntry>,
     exclusions: Vec<Exclusion>,
     scope: DisconnectScope,
+    attempts_on_ncc: Option<u32>,
+    /// Of all I/O controllers.
+    options: ConnectOptions,
     persistent_connections: bool,
     ignore_iface: bool,
     ip_family: IpFamily,
@@ -101,6 +112,8 @@ impl World {
             io: Vec::new(),
             exclusions: Vec::new(),
             scope: DisconnectScope::OnlyStasConnections,
+            attempts_on_ncc: None,
+            options: ConnectOptions::default(),
             persistent_connections: true,
             ignore_iface: false,
             ip_family: IpFamily::default(),
@@ -115,6 +128,7 @@ impl World {
             settings,
             probes: Vec::new(),
             connects: Vec::new(),
+            options: Rc::default(),
             disconnects: Vec::new(),
             page_reads: Vec::new(),
             registers: Vec::new(),
@@ -175,10 +189,11 @@ impl World {
             polling_interval: POLLING,
         };
         let connector = ConnectorSettings {
-            common: common(&self.settings.io, "4420", ""),
+            common: Common { options: self.settings.options.clone(), ..common(&self.settings.io, "4420", "") },
             disconnect_scope: self.settings.scope,
             disconnect_trtypes: vec![Transport::Tcp],
-            connect_attempts_on_ncc: None,
+            disconnect_in_use: false,
+            connect_attempts_on_ncc: self.settings.attempts_on_ncc,
         };
         let host_nqn = HOST.to_owned();
         let (finder, connector) = (Some(Box::new(finder)), Some(Box::new(connector)));
@@ -242,6 +257,11 @@ impl World {
         if self.probing().contains(&traddr) {
             self.answer_probe(traddr);
         }
+    }
+
+    fn disconnect_fails(&mut self, failure: Failure) {
+        let (ticket, _) = self.disconnects.remove(0);
+        self.event(Event::Disconnected { ticket, outcome: Err(failure) });
     }
 
     fn disconnect_ok(&mut self) {
@@ -327,8 +347,9 @@ impl World {
         while let Some(action) = self.machine.poll_action(self.now) {
             match action {
                 Action::Probe(portal) => self.probes.push(portal),
-                Action::Connect { ticket, id, host_id, .. } => {
+                Action::Connect { ticket, id, options, host_id } => {
                     self.host_id = host_id;
+                    self.options = options;
                     self.connects.push((ticket, id));
                     self.check_connects();
                 }
@@ -377,7 +398,8 @@ impl World {
     }
 
     fn check_disconnect(&self, device: &Device) {
-        assert!(self.ours.contains(&device.name), "{} is not ours", device.name);
+        let is_audited = self.settings.scope == DisconnectScope::AllConnectionsMatchingDisconnectTrtypes;
+        assert!(is_audited || self.ours.contains(&device.name), "{} is not ours", device.name);
         let mut served = self.machine.links().served_by(&device.name);
         assert_eq!(served.next(), None, "{} is still used", device.name);
     }
@@ -476,9 +498,14 @@ fn serving(id: &LinkId, name: &str) -> Device {
 /// A discovery log page with entries like `nqn.a@192.0.2.9` for NVM subsystems, `>192.0.2.2` and `>nqn.x@192.0.2.2` for
 /// referrals, `=192.0.2.1` for the discovery controller itself.
 fn page(entries: &[&str]) -> Vec<u8> {
+    page_on_terms(&entries.iter().map(|entry| (*entry, 0, 0)).collect::<Vec<_>>())
+}
+
+/// The same with TREQ and EFLAGS.
+fn page_on_terms(entries: &[(&str, u8, u8)]) -> Vec<u8> {
     let mut bytes = vec![0; 1024];
     bytes[8..16].copy_from_slice(&(entries.len() as u64).to_le_bytes());
-    for entry in entries {
+    for (entry, treq, eflags) in entries {
         let (subtype, trsvcid, entry) = match (entry.strip_prefix('>'), entry.strip_prefix('=')) {
             (Some(entry), _) => (1, b"8009", entry),
             (_, Some(entry)) => (3, b"8009", entry),
@@ -486,6 +513,8 @@ fn page(entries: &[&str]) -> Vec<u8> {
         };
         let (nqn, traddr) = entry.split_once('@').unwrap_or((DISCOVERY_NQN, entry));
         let mut record = [0; 1024];
+        record[3] = *treq;
+        record[10] = *eflags;
         record[..3].copy_from_slice(&[3, 1, subtype]);
         record[32..36].copy_from_slice(trsvcid);
         record[256..][..nqn.len()].copy_from_slice(nqn.as_bytes());
@@ -496,9 +525,9 @@ fn page(entries: &[&str]) -> Vec<u8> {
 }
 
 fn fresh(paths: &[&str]) -> Testimony {
-    Testimony::Fresh(paths.iter().map(|path| io(path).tid).collect())
+    Testimony::Fresh(paths.iter().map(|path| (io(path).tid, Terms::default())).collect())
 }
 
 fn stale(paths: &[&str]) -> Testimony {
-    Testimony::Stale(paths.iter().map(|path| io(path).tid).collect())
+    Testimony::Stale(paths.iter().map(|path| (io(path).tid, Terms::default())).collect())
 }

@@ -114,7 +114,13 @@ impl Walk {
         self.world.settings.discovery = discovery.into_iter().filter(|_| self.random.one_in(2)).collect();
         let excluded = Exclusion { subsysnqn: "nqn.b".into(), ..Exclusion::default() };
         self.world.settings.exclusions = if self.random.one_in(4) { vec![excluded] } else { vec![] };
-        let scopes = [DisconnectScope::OnlyStasConnections, DisconnectScope::NoDisconnect];
+        let scopes = [
+            DisconnectScope::OnlyStasConnections,
+            DisconnectScope::NoDisconnect,
+            DisconnectScope::AllConnectionsMatchingDisconnectTrtypes,
+        ];
+        self.world.settings.attempts_on_ncc = if self.random.one_in(2) { Some(2) } else { None };
+        self.world.settings.options.tls = if self.random.one_in(4) { Some(false) } else { None };
         let spans = [Persistence::Forever, Persistence::For(Duration::ZERO), Persistence::For(Duration::from_secs(60))];
         self.world.settings.persistence = *self.random.pick(&spans);
         self.world.settings.ignore_iface = self.random.one_in(4);
@@ -157,8 +163,9 @@ impl Walk {
             return;
         }
         let (ticket, device) = self.world.disconnects.remove(0);
-        match self.random.below(4) {
+        match self.random.below(5) {
             0 => self.world.event(Event::Disconnected { ticket, outcome: Err(Failure::from(Errno::EBUSY)) }),
+            4 => self.world.event(Event::Disconnected { ticket, outcome: Err(Failure::InUse("mounted".into())) }),
             1 => {
                 self.world.event(Event::Disconnected { ticket, outcome: Ok(()) });
                 self.world.removed(&device.name);
@@ -187,9 +194,14 @@ impl Walk {
             let paths = self.some_paths().into_iter().filter(|path| !path.contains('%'));
             let referrals = REFERRALS.into_iter().filter(|_| self.random.one_in(4));
             let listed: Vec<_> = paths.chain(referrals).collect();
-            match self.random.below(4) {
+            match self.random.below(5) {
                 0 => self.world.page_read(Err("no".into())),
                 1 => self.world.declining_page(&listed),
+                2 => {
+                    let terms = ([0, 1, 4][self.random.below(3)], [0, 4][self.random.below(2)]);
+                    let listed: Vec<_> = listed.into_iter().map(|path| (path, terms.0, terms.1)).collect();
+                    self.world.page_read(Ok(page_on_terms(&listed).into()));
+                }
                 _ => self.world.page(&listed),
             }
         }
@@ -212,6 +224,7 @@ impl Walk {
             return;
         }
         let event = match self.random.below(7) {
+            6 => Event::UsesChanged,
             0 => Event::Connected { ticket, outcome: Err(Failure::Gone) },
             1 => Event::Disconnected { ticket, outcome: Ok(()) },
             2 => Event::PageRead { ticket, outcome: Ok(page(&[]).into()) },
@@ -300,12 +313,13 @@ impl Walk {
         // What was announced is known until it is excluded.
         let everything = Exclusion { transport: Some(Transport::Tcp), ..Exclusion::default() };
         self.world.settings.exclusions = vec![everything];
+        self.world.settings.scope = DisconnectScope::OnlyStasConnections;
         self.world.configure();
         while !self.world.connects.is_empty() {
             self.world.connect_fails(Errno::EIO);
         }
-        // What could not be disconnected is tried again.
-        self.world.pass_secs(60);
+        // What could not be disconnected is tried again, and what is in use now and then.
+        self.world.pass_secs(600);
         while !self.world.disconnects.is_empty() {
             self.world.disconnect_ok();
         }

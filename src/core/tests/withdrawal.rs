@@ -31,8 +31,8 @@ fn report(source: &str, testimony: Testimony) -> Report {
 
 /// What an earlier run left: [`PATH`], listed by the discovery controller, both connected and ours.
 fn legacy() -> (Vec<Legacy>, Vec<Device>) {
-    let path = Legacy { id: io(PATH), ours: true, sources: vec![dc(DC).tid], unseen: None };
-    let legacy = vec![path, Legacy { id: dc(DC), ours: true, sources: vec![], unseen: None }];
+    let path = Legacy { id: io(PATH), ours: true, sources: vec![dc(DC).tid], terms: Terms::default(), unseen: None };
+    let legacy = vec![path, Legacy { id: dc(DC), ours: true, sources: vec![], terms: Terms::default(), unseen: None }];
     (legacy, vec![serving(&dc(DC), "nvme0"), serving(&io(PATH), "nvme1")])
 }
 
@@ -154,8 +154,7 @@ fn what_cannot_be_disconnected_stays_ours() {
 }
 
 fn disconnect_fails(world: &mut World) {
-    let (ticket, _) = world.disconnects.remove(0);
-    world.event(Event::Disconnected { ticket, outcome: Err(Failure::from(Errno::EBUSY)) });
+    world.disconnect_fails(Failure::from(Errno::EBUSY));
 }
 
 #[test]
@@ -270,6 +269,39 @@ fn no_disconnect_means_never() {
 }
 
 #[test]
+fn no_disconnect_ends_tries_too() {
+    let mut world = world_with_path();
+    list(&mut world, "nvme0", &[]);
+    disconnect_fails(&mut world);
+    world.settings.scope = DisconnectScope::NoDisconnect;
+    world.configure();
+    world.pass_secs(600);
+    world.assert_nothing_to_do();
+    assert_eq!(world.machine.links().kept(ControllerKind::Io).count(), 0);
+}
+
+/// The administrator thinks better of it while the kernel is still at the connect, or the disconnect.
+#[test]
+fn no_disconnect_counts_for_what_is_under_way() {
+    let mut world = World::with_discovery();
+    world.page(&[PATH]);
+    world.answer_probe("192.0.2.9");
+    list(&mut world, "nvme0", &[]);
+    world.settings.scope = DisconnectScope::NoDisconnect;
+    world.configure();
+    world.connect_ok("nvme1");
+    world.assert_nothing_to_do();
+
+    let mut world = world_with_path();
+    list(&mut world, "nvme0", &[]);
+    world.settings.scope = DisconnectScope::NoDisconnect;
+    world.configure();
+    disconnect_fails(&mut world);
+    world.pass_secs(600);
+    world.assert_nothing_to_do();
+}
+
+#[test]
 fn what_others_connected_is_used_but_never_taken_down() {
     let mut world = World::with_discovery();
     world.up(&serving(&io(PATH), "nvme1"));
@@ -277,7 +309,10 @@ fn what_others_connected_is_used_but_never_taken_down() {
     assert_eq!(world.device_of(&io(PATH)), Some("nvme1"));
     list(&mut world, "nvme0", &[]);
     world.assert_nothing_to_do();
-    assert_eq!(world.machine.legacy(world.now), [Legacy { id: dc(DC), ours: true, sources: vec![], unseen: None }]);
+    assert_eq!(
+        world.machine.legacy(world.now),
+        [Legacy { id: dc(DC), ours: true, sources: vec![], terms: Terms::default(), unseen: None }]
+    );
 }
 
 #[test]

@@ -31,6 +31,8 @@ pub struct Machine<'a> {
     pub acpi_tables: &'a [PathBuf],
     /// The path of the test function.
     pub scenario: &'a str,
+    /// In MiB.
+    pub memory: u32,
     /// After so long it is killed.
     pub limit: Duration,
     pub log: &'a Path,
@@ -75,7 +77,8 @@ impl Machine<'_> {
         let mut command = Command::new("timeout");
         command.args(["--foreground", "--signal=KILL", &self.limit.as_secs().to_string(), "qemu-system-x86_64"]);
         // One CPU and no cmpxchg16b: QEMU 7.2 corrupts guests otherwise.
-        command.args(["-accel", "tcg", "-cpu", "max,-cx16", "-smp", "1", "-m", "1024", "-M", "q35"]);
+        command.args(["-accel", "tcg", "-cpu", "max,-cx16", "-smp", "1", "-M", "q35"]);
+        command.args(["-m", &self.memory.to_string()]);
         command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
         command.args(["-chardev", "stdio,id=console,signal=off", "-device", "isa-serial,chardev=console"]);
         command.args(["-chardev", "file,id=report,path=/dev/stderr", "-device", "isa-serial,chardev=report"]);

@@ -43,6 +43,7 @@ pub struct Scenario {
     narrated: bool,
     debian: bool,
     acpi_tables: Vec<Vec<u8>>,
+    memory: u32,
 }
 
 impl Scenario {
@@ -53,6 +54,7 @@ impl Scenario {
             narrated: false,
             debian: false,
             acpi_tables: vec![],
+            memory: 1024,
         }
     }
 
@@ -64,6 +66,12 @@ impl Scenario {
     /// How long it may take from power-on to the end; then it has failed.
     pub fn limit(mut self, limit: Duration) -> Self {
         self.limit = limit;
+        self
+    }
+
+    /// In MiB.
+    pub fn memory(mut self, memory: u32) -> Self {
+        self.memory = memory;
         self
     }
 
@@ -125,6 +133,7 @@ impl Scenario {
             disk: self.debian.then_some(&disk),
             acpi_tables: &acpi_tables,
             scenario: test,
+            memory: self.memory,
             limit: self.limit,
             log: &log,
             narrated: self.narrated,

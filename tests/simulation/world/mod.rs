@@ -372,7 +372,7 @@ impl World {
             let Some(page) = finder.page(tid) else { continue };
             let listed = Contents::of_page(page, tid).paths;
             let is_this = listed.len() == paths.count_ones() as usize
-                && listed.iter().all(|path| expected.contains(&(path.subsysnqn(), path.traddr())));
+                && listed.keys().all(|path| expected.contains(&(path.subsysnqn(), path.traddr())));
             if is_this {
                 self.oracle.page_delivered(which, tid.host_iface(), paths);
             }
