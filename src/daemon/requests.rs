@@ -93,12 +93,10 @@ impl Requests {
 
     pub fn connect(&mut self, ticket: Ticket, id: &LinkId, options: &ConnectOptions, host: &HostIdentity) {
         let mut request = connect_request(id, options, host);
+        self.spare_host_key(&mut request, options);
         match self.fit_to_kernel(&mut request) {
             Ok(()) => self.send(&Request::Connect(Box::new(request)), Purpose::Connect(ticket)),
-            Err(failure) => {
-                request.wipe();
-                self.fail(Purpose::Connect(ticket), failure);
-            }
+            Err(failure) => self.fail(Purpose::Connect(ticket), failure),
         }
     }
 
@@ -221,6 +219,20 @@ impl Requests {
         self.arrived.push_back(Arrival { purpose, reply: Reply::Failed(failure), page: None });
     }
 
+    /// The host's key is for whoever asks for it. Where the kernel cannot use it, nobody is asked to: those who do not insist on
+    /// authentication are connected as ever. A key that is given for one controller is not left out.
+    fn spare_host_key(&mut self, request: &mut ConnectRequest, options: &ConnectOptions) {
+        const OPTION: &str = "dhchap_secret";
+        if options.dhchap_secret.is_none() && !request.dhchap_secret.is_empty() && !self.knows(OPTION) {
+            request.dhchap_secret.clear();
+            if self.missing.insert(OPTION) {
+                log::warn!(
+                    "this kernel's NVMe driver cannot authenticate: connections are made without the host's key"
+                );
+            }
+        }
+    }
+
     /// Leaves out what the transport or this kernel does not have; says so once for each option.
     fn fit_to_kernel(&mut self, request: &mut ConnectRequest) -> Result<(), Failure> {
         fabrics::drop_foreign(request)?;
@@ -282,9 +294,10 @@ fn connect_request(id: &LinkId, options: &ConnectOptions, host: &HostIdentity) -
         data_digest: options.data_digest == Some(true),
         disable_sqflow: options.disable_sqflow == Some(true),
         duplicate_connect: options.duplicate_connect == Some(true),
-        tls: options.tls == Some(true),
-        tls_key: options.tls_key.clone().unwrap_or_default(),
-        keyring: options.keyring.clone().unwrap_or_default(),
+        tls: options.wants_tls(),
+        tls_key: options.tls_key.clone().filter(|_| options.wants_tls()).unwrap_or_default(),
+        keyring: options.keyring.clone().filter(|_| options.wants_tls()).unwrap_or_default(),
+        concat: options.concat == Some(true),
         // A controller's own key wins over the host's.
         dhchap_secret: key(if options.dhchap_secret.is_some() { &options.dhchap_secret } else { &host.key }),
         dhchap_ctrl_secret: key(&options.dhchap_ctrl_secret),

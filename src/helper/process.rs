@@ -99,9 +99,6 @@ impl Process {
             }
             Err(errno) => self.fail(id, Failure::NoChild(errno as i32))?,
         }
-        if let Request::Connect(mut request) = request {
-            request.wipe();
-        }
         Ok(())
     }
 

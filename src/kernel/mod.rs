@@ -7,6 +7,7 @@
 pub mod address;
 pub mod admin;
 pub mod fabrics;
+pub mod keyring;
 pub mod nbft;
 pub mod netlink;
 pub mod registry;

@@ -23,6 +23,7 @@
 //! ```
 
 mod adoption;
+mod authentication;
 mod bus;
 mod coexist;
 mod ctl;
