@@ -53,5 +53,6 @@ mod sim;
 mod simulator;
 mod stas;
 mod storage;
+mod transports;
 mod unreachable;
 mod vm;

@@ -52,7 +52,13 @@ impl Target {
     /// A TCP port. It listens, and serves the discovery subsystem, while a subsystem is linked to it.
     #[track_caller]
     pub fn tcp_port(&self, traddr: &str, trsvcid: u16) -> Port {
-        let port = self.port("tcp");
+        self.ip_port("tcp", traddr, trsvcid)
+    }
+
+    /// The same of any transport over IP.
+    #[track_caller]
+    pub fn ip_port(&self, trtype: &str, traddr: &str, trsvcid: u16) -> Port {
+        let port = self.port(trtype);
         port.set("addr_adrfam", if traddr.contains(':') { "ipv6" } else { "ipv4" });
         port.set("addr_traddr", traddr);
         port.set("addr_trsvcid", &trsvcid.to_string());
