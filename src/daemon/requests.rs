@@ -18,7 +18,7 @@ use crate::core::{Event, Ticket};
 use crate::helper::Helper;
 use crate::helper::message::{ConnectRequest, ControllerIdentity, Failure, RegisterRequest, Reply, Request, RequestId};
 use crate::kernel::fabrics;
-use crate::kernel::sysfs::Sysfs;
+use crate::kernel::sysfs::{FC_DISCOVERY, Sysfs};
 
 pub use crate::kernel::fabrics::DEVICE as FABRICS;
 
@@ -35,6 +35,7 @@ enum Purpose {
     Inquire(Ticket),
     Page(Ticket),
     Resolve(Ticket),
+    FcPorts,
 }
 
 #[derive(Debug)]
@@ -132,6 +133,14 @@ impl Requests {
         self.send(&Request::Resolve(name.to_owned()), Purpose::Resolve(ticket));
     }
 
+    /// Asks for the ports of Fibre Channel targets: [`Event::FcPortsTold`] follows. Most hosts have no Fibre Channel.
+    pub fn ask_fc_ports(&mut self) {
+        match Path::new(FC_DISCOVERY).exists() {
+            true => self.send(&Request::AskFcPorts, Purpose::FcPorts),
+            false => self.fail(Purpose::FcPorts, Failure::Gone),
+        }
+    }
+
     /// Takes in the replies that have arrived. Every uevent that the kernel sent before them must have been handled before
     /// their events are: call this first, then drain the uevents, then ask [`Requests::poll_event`].
     pub fn receive(&mut self) -> io::Result<()> {
@@ -164,6 +173,7 @@ impl Requests {
             (Purpose::Connect(ticket), Reply::Connected { instance, .. }, _) => {
                 Event::Connected { ticket, outcome: Ok(sysfs.controller(&format!("nvme{instance}"))) }
             }
+            (Purpose::FcPorts, Reply::FcPortsTold, _) => Event::FcPortsTold { answered: true },
             (Purpose::Disconnect(ticket), Reply::Disconnected, _) => Event::Disconnected { ticket, outcome: Ok(()) },
             (Purpose::Register(ticket), Reply::Registered(taken), _) => {
                 Event::Registered { ticket, outcome: Ok(taken) }
@@ -259,6 +269,12 @@ impl AsRawFd for Requests {
 fn failed(purpose: Purpose, failure: Failure) -> Event {
     match purpose {
         Purpose::Options => Event::FabricsReady(false),
+        Purpose::FcPorts => {
+            if failure != Failure::Gone {
+                log::warn!("{FC_DISCOVERY}: {failure}; discovery controllers on Fibre Channel may be missed");
+            }
+            Event::FcPortsTold { answered: false }
+        }
         Purpose::Connect(ticket) => Event::Connected { ticket, outcome: Err(failure) },
         Purpose::Disconnect(ticket) => Event::Disconnected { ticket, outcome: Err(failure) },
         Purpose::Register(ticket) => Event::Registered { ticket, outcome: Err(failure) },

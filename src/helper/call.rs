@@ -1,6 +1,6 @@
 //! What a child does: one request, one or a few kernel calls that may block, one reply.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -28,6 +28,9 @@ pub fn perform(request: Request) -> (Reply, Option<OwnedFd>) {
             Sysfs::new(sysfs::CLASS).disconnect(&identity).map(|()| (Reply::Disconnected, None))
         }
         Request::Resolve(name) => resolve(&name).map(|addresses| (Reply::Resolved(addresses), None)),
+        Request::AskFcPorts => {
+            fs::write(sysfs::FC_DISCOVERY, "add").map(|()| (Reply::FcPortsTold, None)).map_err(errno)
+        }
         Request::Register(request) => register(&request).map(|reply| (reply, None)),
         Request::Inquire { identity, pleo } => inquire(&identity, pleo).map(|reply| (reply, None)),
         Request::ReadLogPage { identity, port_local } => {

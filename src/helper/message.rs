@@ -30,6 +30,8 @@ pub enum Request {
     ReadLogPage { identity: ControllerIdentity, port_local: bool },
     /// Find the addresses of a host name.
     Resolve(String),
+    /// Have the kernel tell of every port of Fibre Channel targets once more, by uevents that come before the reply.
+    AskFcPorts,
 }
 
 /// NQN, address and transport are those of the connection.
@@ -130,6 +132,7 @@ pub enum Reply {
         cntlid: u16,
     },
     Disconnected,
+    FcPortsTold,
     /// `false`: the controller does not take registrations.
     Registered(bool),
     Capabilities(Capabilities),

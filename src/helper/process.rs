@@ -112,6 +112,7 @@ impl Process {
             Request::Inquire { .. } => c"stas-inquire",
             Request::ReadLogPage { .. } => c"stas-log-page",
             Request::Resolve(_) => c"stas-resolve",
+            Request::AskFcPorts => c"stas-fc-ports",
         });
         let (reply, file) = (self.call)(request);
         let sent = packet::encode(id, &reply)

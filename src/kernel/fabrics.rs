@@ -316,7 +316,7 @@ mod tests {
         let asked = || ConnectRequest { discovery: true, ..request() };
         let baseline: Vec<String> = BASELINE_OPTIONS.map(str::to_owned).into();
         let mut unchanged = asked();
-        assert!(!use_known_name(&mut unchanged, &parse_options(LIST_6_12)));
+        assert!(!use_known_name(&mut unchanged, &parse_options(LIST)));
         assert!(unchanged.discovery && unchanged.nqn == "nqn.x");
         let mut changed = asked();
         assert!(use_known_name(&mut changed, &baseline));

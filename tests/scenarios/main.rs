@@ -28,6 +28,7 @@ mod bus;
 mod coexist;
 mod ctl;
 mod demo;
+mod fibre_channel;
 mod guest;
 mod harness;
 mod hostile;

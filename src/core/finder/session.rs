@@ -188,6 +188,7 @@ impl Finder {
 
     /// Events were lost: any controller may have been connected again.
     pub fn all_connected_again(&mut self) {
+        self.fc_ports.ask();
         let all: Vec<_> = self.controllers.keys().cloned().collect();
         for tid in all {
             self.connected_again(&tid);

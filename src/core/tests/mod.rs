@@ -6,6 +6,7 @@
 mod adoption;
 mod announced;
 mod connecting;
+mod fc_ports;
 mod host;
 mod hurry;
 mod names;
@@ -62,6 +63,7 @@ struct World {
     port_local: bool,
     resolves: Vec<(Ticket, Rc<str>)>,
     device_reads: usize,
+    fc_questions: usize,
     published: Vec<Change>,
     notes: Vec<String>,
     saves: usize,
@@ -124,6 +126,7 @@ impl World {
             port_local: false,
             resolves: Vec::new(),
             device_reads: 0,
+            fc_questions: 0,
             published: Vec::new(),
             notes: Vec::new(),
             saves: 0,
@@ -350,6 +353,7 @@ impl World {
                 }
                 Action::Resolve { ticket, name } => self.resolves.push((ticket, name)),
                 Action::ReadDevices => self.device_reads += 1,
+                Action::AskFcPorts => self.fc_questions += 1,
                 Action::Publish(change) => self.published.push(change),
                 Action::Save => self.saves += 1,
                 Action::Note(note) => self.notes.push(note.to_string()),
