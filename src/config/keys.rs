@@ -114,8 +114,8 @@ pub(super) const OPTIONS: &[Key<ConnectOptions>] = &[
 /// Globally of the connector only: discovery controllers have no I/O queues. In a controller accepted from both.
 pub(super) const QUEUES: &[Key<ConnectOptions>] = &[
     global("nr-io-queues", |o, v| v.integer(1..=SECONDS_MAX).map(|n| o.nr_io_queues = Some(n))),
-    global("nr-write-queues", |o, v| v.integer(1..=SECONDS_MAX).map(|n| o.nr_write_queues = Some(n))),
-    global("nr-poll-queues", |o, v| v.integer(1..=SECONDS_MAX).map(|n| o.nr_poll_queues = Some(n))),
+    global("nr-write-queues", |o, v| v.integer(0..=SECONDS_MAX).map(|n| o.nr_write_queues = Some(n))),
+    global("nr-poll-queues", |o, v| v.integer(0..=SECONDS_MAX).map(|n| o.nr_poll_queues = Some(n))),
 ];
 
 /// Of `sys.conf`. An empty value means "not given".

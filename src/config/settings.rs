@@ -51,7 +51,9 @@ pub struct ConnectOptions {
     /// 16 to 1024 entries.
     pub queue_size: Option<u16>,
     pub nr_io_queues: Option<u32>,
+    /// 0 is none, for a controller where the daemon-wide value is another.
     pub nr_write_queues: Option<u32>,
+    /// Likewise.
     pub nr_poll_queues: Option<u32>,
     /// Seconds.
     pub reconnect_delay: Option<u32>,

@@ -43,6 +43,7 @@ mod nbft;
 mod network;
 mod notify;
 mod one_process;
+mod options;
 mod outage;
 mod pages;
 mod polling;
