@@ -37,6 +37,7 @@ impl Finder {
         self.follow_announcements(now, links);
         for tid in tids.iter().filter(|_| unasked) {
             links.hurry(now, &link_id(tid));
+            self.poll_now(now, tid, links);
         }
     }
 
