@@ -55,6 +55,7 @@ mod sim;
 mod simulator;
 mod stas;
 mod storage;
+mod tls;
 mod transports;
 mod unreachable;
 mod vm;
