@@ -43,6 +43,6 @@ fn targets_are_found_kept_and_found_again() {
         stas.finder().wait_log("the kernel removed", SOON);
         fabric.bring_back();
         stas.wait_for_storage(&[&a.nqn, &b.nqn], SOON);
-        assert_eq!(guest.controllers().len(), 3, "{:?}", guest.controllers());
+        guest.wait_until("all are back, once", SOON, || guest.controllers().len() == 3);
     });
 }
