@@ -155,7 +155,7 @@ pub fn uevent(data: &[u8]) {
             std::hint::black_box(sysfs::number_of(device));
         }
         NvmeEvent::FabricsDevice => assert_eq!(uevent.subsystem(), "misc"),
-        NvmeEvent::FcDiscovery => assert_eq!(uevent.subsystem(), "fc"),
+        NvmeEvent::FcDiscovery { .. } => assert_eq!(uevent.subsystem(), "fc"),
         NvmeEvent::None => {}
     }
 }

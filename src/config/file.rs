@@ -8,6 +8,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use nix::fcntl::OFlag;
+use nix::unistd::geteuid;
 
 /// Largest configuration file, in bytes.
 pub(super) const SIZE_MAX: u64 = 1 << 20;
@@ -19,7 +20,7 @@ pub(super) struct Contents {
     pub(super) text: String,
     /// The first line that is not UTF-8, counted from 1.
     pub(super) garbled_line: Option<usize>,
-    /// Whether other users than root may read the file by its mode and group.
+    /// Whether other users than root may read the file by its mode, owner and group.
     pub(super) exposed: bool,
 }
 
@@ -51,9 +52,10 @@ pub(super) fn read(path: &Path) -> io::Result<Contents> {
     Ok(Contents { text, garbled_line, exposed })
 }
 
-/// Group root is as good as root.
+/// Group root is as good as root. An owner can always give himself the right to read.
 fn is_exposed(metadata: &Metadata) -> bool {
+    let is_foreign = metadata.uid() != 0 && metadata.uid() != geteuid().as_raw();
     let group_reads = metadata.mode() & 0o040 != 0 && metadata.gid() != 0;
     let all_read = metadata.mode() & 0o004 != 0;
-    metadata.is_file() && (group_reads || all_read)
+    metadata.is_file() && (is_foreign || group_reads || all_read)
 }

@@ -10,8 +10,8 @@ use std::path::Path;
 use crate::config::file;
 use crate::config::finding::{Finding, Loaded, Report, Severity, quoted};
 use crate::config::keys::{IDENTITY, names, set};
-use crate::config::secret::parse_dhchap;
-use crate::config::settings::{HostIdentity, Secret};
+use crate::config::secret::{parse_dhchap, read_key};
+use crate::config::settings::{HostIdentity, Secret, path_of};
 use crate::config::value::Entry;
 use crate::config::{Syntax, read_entries};
 use crate::core::tid::NQN_MAX;
@@ -131,9 +131,8 @@ impl Resolver<'_> {
         value.map_err(|why| self.remark(Severity::Error, key, why)).ok()
     }
 
-    /// A key file that others can read is refused: such a file holds nothing but the secret, and its mode is the only
-    /// thing wrong with it. A key inside of `sys.conf` is treated like the ones in the other files, see
-    /// [`super::exposure`].
+    /// A key inside of `sys.conf` is treated like the ones in the other files, see [`super::exposure`]. One in a file of its
+    /// own is looked at now and read again for each connect.
     fn key(&mut self, source: &str) -> Option<Secret> {
         let Some(path) = path_of(source).or_else(|| source.is_empty().then_some(KEY_FILE)) else {
             if self.exposed {
@@ -142,22 +141,16 @@ impl Resolver<'_> {
             }
             return parse_dhchap(source).map_err(|why| self.remark(self.syntax.mistake(), "key", why)).ok();
         };
-        let contents = match file::read(Path::new(path)) {
-            Ok(contents) => contents,
-            Err(error) if error.kind() == io::ErrorKind::NotFound && source.is_empty() => return None,
-            Err(error) => {
-                self.remark(Severity::Warning, "key", format!("no key is used: cannot read {path}: {error}"));
-                return None;
-            }
-        };
-        if contents.exposed {
-            let message = format!("the key in {path} is refused because other users can read it; `chmod 600 {path}`");
-            self.remark(Severity::Warning, "key", message);
+        if source.is_empty() && !Path::new(path).exists() {
             return None;
         }
-        let secret = first_word(&contents.text).ok_or_else(|| "the file is empty".to_owned());
-        let secret = secret.and_then(|word| parse_dhchap(&word));
-        secret.map_err(|why| self.remark(Severity::Warning, "key", format!("no key is used: {path}: {why}"))).ok()
+        match read_key(Path::new(path)) {
+            Ok(_) => Some(Secret::new(format!("file://{path}"))),
+            Err(why) => {
+                self.remark(Severity::Warning, "key", format!("no key is used: {why}"));
+                None
+            }
+        }
     }
 
     fn symname(&mut self, source: &str) -> Option<String> {
@@ -200,10 +193,6 @@ pub fn check_symname(name: &str) -> Result<(), String> {
         return Err(format!("{} is not a name of at most {SYMNAME_MAX} bytes", quoted(name)));
     }
     Ok(())
-}
-
-fn path_of(source: &str) -> Option<&str> {
-    source.strip_prefix("file://")
 }
 
 fn first_word(text: &str) -> Option<String> {

@@ -6,7 +6,7 @@
 use crate::config::controller::Draft;
 use crate::config::finding::quoted;
 use crate::config::identity::{IdentitySources, check_id};
-use crate::config::secret::parse_dhchap;
+use crate::config::secret::parse_reference;
 use crate::config::settings::{Common, ConnectOptions, ConnectorSettings, FinderSettings, Secret};
 use crate::config::value::{Entry, Value};
 use crate::core::tid::NQN_MAX;
@@ -108,14 +108,15 @@ pub(super) const OPTIONS: &[Key<ConnectOptions>] = &[
     global("tos", |o, v| v.integer(0..=u8::MAX).map(|n| o.tos = Some(n))),
     global("tls", |o, v| v.boolean().map(|on| o.tls = Some(on))),
     global("tls-key", |o, v| tls_key(v).map(|key| o.tls_key = Some(key))),
-    global("keyring", |o, v| v.word().map(|ring| o.keyring = Some(ring.to_owned()))),
+    global("keyring", |o, v| key_name(v).map(|ring| o.keyring = Some(ring))),
+    global("concat", |o, v| v.boolean().map(|on| o.concat = Some(on))),
 ];
 
 /// Globally of the connector only: discovery controllers have no I/O queues. In a controller accepted from both.
 pub(super) const QUEUES: &[Key<ConnectOptions>] = &[
     global("nr-io-queues", |o, v| v.integer(1..=SECONDS_MAX).map(|n| o.nr_io_queues = Some(n))),
-    global("nr-write-queues", |o, v| v.integer(1..=SECONDS_MAX).map(|n| o.nr_write_queues = Some(n))),
-    global("nr-poll-queues", |o, v| v.integer(1..=SECONDS_MAX).map(|n| o.nr_poll_queues = Some(n))),
+    global("nr-write-queues", |o, v| v.integer(0..=SECONDS_MAX).map(|n| o.nr_write_queues = Some(n))),
+    global("nr-poll-queues", |o, v| v.integer(0..=SECONDS_MAX).map(|n| o.nr_poll_queues = Some(n))),
 ];
 
 /// Of `sys.conf`. An empty value means "not given".
@@ -154,7 +155,7 @@ pub(super) const SOURCE: &[Key<Draft>] = &[
 ];
 
 fn dhchap(value: &Value) -> Result<Secret, String> {
-    parse_dhchap(value.text()?)
+    parse_reference(value.text()?)
 }
 
 /// Targets exist whose NQNs do not begin with `nqn.`; the kernel takes them, so only what it refuses is refused here.
@@ -176,14 +177,22 @@ fn interface(value: &Value) -> Result<String, String> {
 
 /// The kernel takes the serial number of a key in a keyring, never the key itself.
 fn tls_key(value: &Value) -> Result<String, String> {
-    if let Value::Integer(serial) = value {
-        return Ok(serial.to_string());
-    }
-    let word = value.word()?;
-    if word.starts_with("NVMeTLSkey-1:") {
+    if matches!(value, Value::Bare(text) | Value::Text(text) if text.starts_with("NVMeTLSkey-1:")) {
         return Err(
-            "the key itself must not stand here; accepted: its serial number or identity in a keyring".to_owned()
+            "the key itself must not stand here; accepted: its serial number or description in a keyring".to_owned()
         );
     }
-    Ok(word.to_owned())
+    key_name(value)
+}
+
+/// A serial number, or what a key or keyring is called: a description has spaces in it.
+fn key_name(value: &Value) -> Result<String, String> {
+    if let Value::Integer(_) = value {
+        return value.integer(1..=i32::MAX).map(|serial| serial.to_string());
+    }
+    let text = value.text()?;
+    if text.is_empty() || text.chars().any(char::is_control) {
+        return Err("is not the serial number or description of a key".to_owned());
+    }
+    Ok(text.to_owned())
 }

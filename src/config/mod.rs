@@ -40,6 +40,8 @@ pub use generate::{Origin, host_uuid, uuid_of_hash};
 pub use identity::{IdentitySources, check_id, check_symname, load_identity, parse_identity, present_identity};
 pub use sources::parse_source;
 
+pub use secret::read_key;
+
 use crate::core::host::HostIds;
 use assemble::Daemon;
 use file::Contents;
@@ -89,7 +91,7 @@ pub fn host_ids<'a>(host: &HostIdentity, settings: impl Iterator<Item = &'a Comm
 
 fn load<D: Daemon>(path: &Path) -> Result<Loaded<D>, Vec<Finding>> {
     match file::read(path) {
-        Ok(contents) => parse(&contents, path).map(with_sources),
+        Ok(contents) => parse(&contents, path).map(with_sources).map(|loaded| check_key_files(loaded, path)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Loaded {
             settings: D::default(),
             findings: vec![Finding::about(path, Severity::Info, "does not exist, defaults are used")],
@@ -109,6 +111,14 @@ fn with_sources<D: Daemon>(mut loaded: Loaded<D>) -> Loaded<D> {
     }
     controllers.append(&mut common.controllers);
     common.controllers = controllers;
+    loaded
+}
+
+/// A key file is read when it is needed; that it cannot be used is better said before.
+fn check_key_files<D: Daemon>(mut loaded: Loaded<D>, path: &Path) -> Loaded<D> {
+    let unusable = loaded.settings.common().key_files().filter_map(|file| read_key(file).err());
+    let findings = unusable.map(|why| Finding::about(path, Severity::Warning, format!("cannot connect: {why}")));
+    loaded.findings.extend(findings);
     loaded
 }
 

@@ -1,13 +1,41 @@
-//! The written form of a DH-HMAC-CHAP key, checked before the kernel sees it.
+//! The written form of a DH-HMAC-CHAP key, checked before the kernel sees it; and keys in files of their own.
 //!
 //! The kernel refuses a damaged key with `EINVAL` at connect time and says why only in its own log, so a wrong key is found
 //! here, when the file is read. Source: NVM Express Base Specification 2.0, "Secret Representation"; kernel:
 //! `nvme_auth_generate_key`, `nvme_auth_extract_key`. What a message says about a key never contains a part of it.
 
-use super::settings::Secret;
+use std::path::Path;
+
+use super::file;
+use super::settings::{Secret, path_of};
 
 /// Bytes of CRC-32 after the key.
 const CRC_LENGTH: usize = 4;
+
+/// A key as it stands in a configuration file: the key itself, or `file://PATH`. The file is not looked at.
+pub(super) fn parse_reference(text: &str) -> Result<Secret, String> {
+    match path_of(text) {
+        Some(path) if path.starts_with('/') => Ok(Secret::new(text.to_owned())),
+        Some(_) => Err("after file:// there has to be a path from the root on, as in file:///etc/nvme/key".to_owned()),
+        None => parse_dhchap(text),
+    }
+}
+
+/// The key in a file: its first word. What other users can read is refused: such a file holds nothing but the secret, and
+/// its mode is the only thing wrong with it.
+///
+/// # Errors
+/// What is wrong with the file or the key, in words that name the file and no part of the key.
+pub fn read_key(path: &Path) -> Result<Secret, String> {
+    let at = |why: &str| format!("{}: {why}", path.display());
+    let contents = file::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    if contents.exposed {
+        let path = path.display();
+        return Err(format!("the key in {path} is refused because other users can read it; `chmod 600 {path}`"));
+    }
+    let word = contents.text.split_whitespace().next().ok_or_else(|| at("the file is empty"))?;
+    parse_dhchap(word).map_err(|why| at(&why))
+}
 
 /// Checks `DHHC-1:hh:BASE64:`, where `hh` is 00 (no transformation), 01, 02 or 03 (SHA-256, 384, 512) and the Base64 part
 /// is a key of 32, 48 or 64 bytes followed by its CRC-32, little endian. As in the kernel, `hh` does not fix the length.

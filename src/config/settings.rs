@@ -3,12 +3,13 @@
 //! Plain data: no parsing here, no defaults that hide in code elsewhere.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::core::tid::Transport;
 
-/// A DH-HMAC-CHAP or TLS key. Neither `Debug` nor anything else prints it.
+/// A DH-HMAC-CHAP key, or `file://PATH` of one: then the key is not kept, but read for each connect. Neither `Debug` nor
+/// anything else prints it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -17,9 +18,14 @@ impl Secret {
         Secret(value)
     }
 
-    /// The key itself, for the option string of the connect call and nothing else.
+    /// The key itself or where it is, for the connect request and nothing else.
     pub fn reveal(&self) -> &str {
         &self.0
+    }
+
+    /// The file that has the key, if it is in one of its own.
+    pub fn file(&self) -> Option<&Path> {
+        path_of(&self.0).map(Path::new)
     }
 }
 
@@ -27,6 +33,11 @@ impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(…)")
     }
+}
+
+/// The path in `file://PATH`.
+pub fn path_of(source: &str) -> Option<&str> {
+    source.strip_prefix("file://")
 }
 
 /// Options of a connection (kernel: `drivers/nvme/host/fabrics.c`, `opt_tokens`). `None` leaves the kernel's default, or,
@@ -40,7 +51,9 @@ pub struct ConnectOptions {
     /// 16 to 1024 entries.
     pub queue_size: Option<u16>,
     pub nr_io_queues: Option<u32>,
+    /// 0 is none, for a controller where the daemon-wide value is another.
     pub nr_write_queues: Option<u32>,
+    /// Likewise.
     pub nr_poll_queues: Option<u32>,
     /// Seconds.
     pub reconnect_delay: Option<u32>,
@@ -51,9 +64,12 @@ pub struct ConnectOptions {
     pub disable_sqflow: Option<bool>,
     pub tos: Option<u8>,
     pub tls: Option<bool>,
-    /// Key serial or PSK identity for the kernel's `tls_key`.
+    /// Serial number of a key, or its description in the keyring. Never the key itself.
     pub tls_key: Option<String>,
+    /// Serial number or name.
     pub keyring: Option<String>,
+    /// Secure channel concatenation: TLS with a key that authentication yields.
+    pub concat: Option<bool>,
     pub duplicate_connect: Option<bool>,
     pub dhchap_secret: Option<Secret>,
     pub dhchap_ctrl_secret: Option<Secret>,
@@ -79,10 +95,23 @@ impl ConnectOptions {
             tls: a.tls.or(b.tls),
             tls_key: a.tls_key.clone().or_else(|| b.tls_key.clone()),
             keyring: a.keyring.clone().or_else(|| b.keyring.clone()),
+            concat: a.concat.or(b.concat),
             duplicate_connect: a.duplicate_connect.or(b.duplicate_connect),
             dhchap_secret: a.dhchap_secret.clone().or_else(|| b.dhchap_secret.clone()),
             dhchap_ctrl_secret: a.dhchap_ctrl_secret.clone().or_else(|| b.dhchap_ctrl_secret.clone()),
         }
+    }
+}
+
+impl ConnectOptions {
+    /// Whether TLS comes before NVMe. Who names a key wants it used: without `tls` the kernel would ignore it.
+    pub fn wants_tls(&self) -> bool {
+        self.tls.unwrap_or(self.tls_key.is_some())
+    }
+
+    /// The keys of this controller alone.
+    pub fn secrets(&self) -> impl Iterator<Item = &Secret> {
+        [&self.dhchap_secret, &self.dhchap_ctrl_secret].into_iter().flatten()
     }
 }
 
@@ -142,10 +171,18 @@ pub struct Common {
 }
 
 impl Common {
+    fn secrets(&self) -> impl Iterator<Item = &Secret> {
+        self.controllers.iter().flat_map(|controller| controller.options.secrets())
+    }
+
+    /// The files that hold keys of controllers.
+    pub fn key_files(&self) -> impl Iterator<Item = &Path> {
+        self.secrets().filter_map(Secret::file)
+    }
+
     /// Whether the file these settings came from holds a key in plain text.
     pub fn holds_secrets(&self) -> bool {
-        let mut options = self.controllers.iter().map(|controller| &controller.options);
-        options.any(|options| options.dhchap_secret.is_some() || options.dhchap_ctrl_secret.is_some())
+        self.secrets().any(|secret| secret.file().is_none())
     }
 }
 

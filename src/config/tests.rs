@@ -393,7 +393,7 @@ fn identity_comes_from_values_or_files_in_both_syntaxes() {
     let expected = HostIdentity {
         nqn: NQN.to_owned(),
         id: ID.to_lowercase(),
-        key: Some(Secret::new(SECRET.to_owned())),
+        key: Some(Secret::new(format!("file://{key}"))),
         symname: Some("Bart Simpson".to_owned()),
     };
     for text in [ini, toml] {
@@ -443,6 +443,35 @@ fn a_host_key_is_used_only_if_it_is_sound_and_roots_alone() {
         let told = told(&loaded.findings);
         assert!(told[0].contains(complaint) && !told[0].contains("hunter2"), "{told:#?}");
     }
+}
+
+#[test]
+fn a_controllers_key_may_be_in_a_file() {
+    let scratch = Scratch::new("keyfile");
+    let load = |content: &str, mode| {
+        let key = scratch.file("key", content, mode);
+        let file = format!("file://{}", key.display());
+        let conf = format!("[[controller]]\ntransport='tcp'\ntraddr='a'\ndhchap-secret='{file}'\n");
+        let loaded = load_finder(&scratch.file("toml", conf, 0o644)).unwrap();
+        let options = &loaded.settings.common.controllers[0].options;
+        assert_eq!(options.dhchap_secret.as_ref().unwrap().file(), Some(&*key));
+        (told(&loaded.findings), read_key(&key))
+    };
+    let (findings, key) = load(&format!("{SECRET}\n"), 0o600);
+    assert!(findings.is_empty(), "{findings:?}");
+    assert_eq!(key.unwrap().reveal(), SECRET);
+    for (content, mode, complaint) in
+        [(SECRET, 0o640, "chmod 600"), ("hunter2", 0o600, "malformed"), ("", 0o600, "the file is empty")]
+    {
+        let key = scratch.file("key", content, mode);
+        nix::unistd::chown(&key, None, Some(nix::unistd::Gid::from_raw(12))).unwrap();
+        let (findings, key) = load(content, mode);
+        let why = key.unwrap_err();
+        assert!(why.contains(complaint) && findings[0].contains(&why) && !why.contains("hunter2"), "{findings:?}");
+    }
+    let relative = "[[controller]]\ntransport='tcp'\ntraddr='a'\ndhchap-secret='file://key'\n";
+    let findings = load_finder(&scratch.file("toml", relative, 0o600)).unwrap_err();
+    assert!(told(&findings).iter().any(|finding| finding.contains("from the root")), "{findings:?}");
 }
 
 #[test]

@@ -1,18 +1,24 @@
-//! Discovery controllers that announce themselves in the local network, by mDNS and DNS-SD (NVM Express TP8009).
+//! Discovery controllers that announce themselves: in the local network, by mDNS and DNS-SD (NVM Express TP8009), or on a
+//! Fibre Channel fabric, of which the kernel tells.
 
 use std::fmt;
 use std::net::IpAddr;
 
 use crate::core::page::is_nqn;
-use crate::core::tid::{DISCOVERY_NQN, Spelling, Transport, TransportId, parse_ip};
+use crate::core::tid::{
+    DISCOVERY_NQN, Spelling, Transport, TransportId, canonical_address, is_usable_address, parse_ip,
+};
 
-/// One announcement, checked: whoever is in the local network can make one.
+/// One announcement, checked: whoever is in the network can make one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Announcement {
     transport: Transport,
     traddr: String,
     trsvcid: String,
     subsysnqn: String,
+    /// Of Fibre Channel only: our port that sees it.
+    host_traddr: String,
+    /// Of the local network only.
     interface: String,
 }
 
@@ -50,7 +56,23 @@ impl Announcement {
             traddr,
             trsvcid: claims.port.to_string(),
             subsysnqn: subsysnqn.to_owned(),
+            host_traddr: String::new(),
             interface: claims.interface.to_owned(),
+        })
+    }
+
+    /// A port of a Fibre Channel target, as our port `host_traddr` sees it. `None` for nonsense.
+    pub fn fc_port(traddr: &str, host_traddr: &str) -> Option<Announcement> {
+        let transport = Transport::Fc;
+        let [traddr, host_traddr] = [traddr, host_traddr].map(|address| canonical_address(transport, address));
+        let is_usable = is_usable_address(transport, &traddr) && is_usable_address(transport, &host_traddr);
+        is_usable.then(|| Announcement {
+            transport,
+            traddr,
+            trsvcid: String::new(),
+            subsysnqn: DISCOVERY_NQN.to_owned(),
+            host_traddr,
+            interface: String::new(),
         })
     }
 
@@ -72,7 +94,7 @@ impl Announcement {
                 traddr: &self.traddr,
                 trsvcid: &self.trsvcid,
                 subsysnqn: &self.subsysnqn,
-                host_traddr: "",
+                host_traddr: &self.host_traddr,
                 host_iface,
                 host_nqn,
             },

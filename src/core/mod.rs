@@ -18,6 +18,7 @@ pub mod device;
 pub mod devices;
 pub mod evidence;
 pub mod exclusion;
+pub mod fc_ports;
 pub mod finder;
 pub mod hearsay;
 pub mod host;
@@ -137,6 +138,12 @@ pub enum Event {
     Announced(BTreeSet<Announcement>),
     /// The network of this host changed. Of interest only while [`Machine::waits_for_network`].
     NetworkChanged(NetworkChange),
+    /// The kernel tells of a port of a Fibre Channel target.
+    FcPort(Announcement),
+    /// Answers [`Action::AskFcPorts`]: all that the kernel told in answer has been handed in, if it could be asked.
+    FcPortsTold {
+        answered: bool,
+    },
     /// The daemon is asked to stop. No connect is started any more.
     Stop,
 }
@@ -191,6 +198,8 @@ pub enum Action {
     },
     /// Answer with [`Event::DevicesRead`].
     ReadDevices,
+    /// Have the kernel tell of every port of Fibre Channel targets: [`Event::FcPort`] each, then [`Event::FcPortsTold`].
+    AskFcPorts,
     /// Clients want to know.
     Publish(Change),
     /// What must outlive the process changed.
@@ -414,6 +423,18 @@ impl Machine {
                 }
             }
             Event::NetworkChanged(change) => self.network.hear(change),
+            Event::FcPort(port) => {
+                if let Some(finder) = &mut self.finder {
+                    finder.hear_fc_port(now, port, &mut self.links);
+                    self.unsaved = true;
+                }
+            }
+            Event::FcPortsTold { answered } => {
+                if let Some(finder) = &mut self.finder {
+                    finder.fc_ports_told(now, answered, &mut self.links);
+                    self.unsaved = true;
+                }
+            }
             Event::Stop => {
                 self.links.set_ready(false);
                 if let (Some(finder), false) = (&mut self.finder, self.persistent_connections) {

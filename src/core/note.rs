@@ -8,7 +8,7 @@ use log::Level;
 
 use crate::core::links::{Bar, LinkId};
 use crate::core::portal::PortalId;
-use crate::core::tid::TransportId;
+use crate::core::tid::{Transport, TransportId};
 use crate::helper::message::Failure;
 
 /// A line of the log. `Display` gives the text: what happened, to which controller, what happens next.
@@ -266,6 +266,9 @@ impl fmt::Display for Note {
             }
             Note::EntryIgnored { from, why } => write!(f, "{from}: log page entry ignored: {why}"),
             Note::EntriesIgnored { from, more } => write!(f, "{from}: {more} more log page entries ignored"),
+            Note::Announced { id } if id.tid.transport() == Transport::Fc => {
+                write!(f, "{id}: found on the Fibre Channel fabric")
+            }
             Note::Announced { id } => write!(f, "{id}: announced in the local network"),
             Note::TooManyAnnounced { limit } => {
                 write!(f, "{limit} discovery controllers are known from announcements: further ones are ignored")

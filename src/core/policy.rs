@@ -135,8 +135,11 @@ impl Policy {
     }
 
     /// The controllers that these announcements stand for, without those that may not be connected.
-    pub fn announced(&self, announcements: &BTreeSet<Announcement>) -> BTreeSet<Rc<TransportId>> {
-        let admitted = announcements.iter().filter(|one| self.admits(&one.place(&self.host_nqn)).is_ok());
+    pub fn announced<'a>(
+        &self,
+        announcements: impl IntoIterator<Item = &'a Announcement>,
+    ) -> BTreeSet<Rc<TransportId>> {
+        let admitted = announcements.into_iter().filter(|one| self.admits(&one.place(&self.host_nqn)).is_ok());
         let tids = admitted.map(|one| one.transport_id(!self.common.ignore_iface, &self.host_nqn));
         tids.filter(|tid| self.admits(tid).is_ok()).map(Rc::new).collect()
     }

@@ -67,5 +67,8 @@ pub fn blames_portal(failure: &Failure) -> bool {
         Errno::ENODEV,
         Errno::EADDRNOTAVAIL,
     ];
-    NETWORK.iter().any(|errno| *failure == Failure::from(*errno))
+    match failure {
+        Failure::Errno(errno) | Failure::Tls(errno) => NETWORK.contains(&Errno::from_raw(*errno)),
+        _ => false,
+    }
 }

@@ -18,6 +18,7 @@ use crate::bus::dispatch::Served;
 use crate::bus::signal::Signal as BusSignal;
 use crate::bus::{BusEvent, BusTokens, ControllerId, FinderPage, PrivateServer, Role, SystemBus};
 use crate::config::settings::HostIdentity;
+use crate::core::announcement::Announcement;
 use crate::core::device::{ControllerKind, US};
 use crate::core::finder::Finder;
 use crate::core::{Action, Change, Event, Machine};
@@ -415,6 +416,7 @@ impl Daemon {
                 self.requests.resolve(ticket, &name);
             }
             Action::ReadDevices => self.read_devices(now),
+            Action::AskFcPorts => self.requests.ask_fc_ports(),
             Action::Publish(change) => self.publish(now, change),
             Action::Save => self.state_file.save(&self.machine.legacy(now)),
             Action::Note(note) => log::log!(note.level(), "{note}"),
@@ -689,11 +691,19 @@ fn handle_uevent(
             requests.read_options();
             return Ok(());
         }
-        NvmeEvent::None if uses::may_end_use(uevent) => {
-            machine.handle(now, Event::UsesChanged);
+        NvmeEvent::FcDiscovery { traddr, host_traddr } => {
+            log::debug!("uevent: Fibre Channel port {traddr} seen from {host_traddr}");
+            if let Some(port) = Announcement::fc_port(traddr, host_traddr) {
+                machine.handle(now, Event::FcPort(port));
+            }
             return Ok(());
         }
-        NvmeEvent::FcDiscovery | NvmeEvent::None => return Ok(()),
+        NvmeEvent::None => {
+            if uses::may_end_use(uevent) {
+                machine.handle(now, Event::UsesChanged);
+            }
+            return Ok(());
+        }
     };
     log::debug!("uevent: {device}: {event:?}");
     match event {

@@ -90,6 +90,8 @@ fn serve(options: Options) -> Result<(), String> {
     mask.thread_block().map_err(|errno| format!("signals cannot be blocked: {errno}"))?;
     // Before anything else is opened: the helper is to have nothing but its socket.
     let helper = Helper::start().map_err(|error| format!("the helper process cannot be started: {error}"))?;
+    // What the configuration holds may be keys: no core file, as with the helper.
+    nix::sys::prctl::set_dumpable(false).map_err(|errno| format!("core files cannot be forbidden: {errno}"))?;
     logger::init(options.program.name(), options.syslog, options.tron);
     raise_descriptor_limit();
     let directory = runtime_directory(options.program)?;

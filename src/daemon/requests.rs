@@ -18,7 +18,7 @@ use crate::core::{Event, Ticket};
 use crate::helper::Helper;
 use crate::helper::message::{ConnectRequest, ControllerIdentity, Failure, RegisterRequest, Reply, Request, RequestId};
 use crate::kernel::fabrics;
-use crate::kernel::sysfs::Sysfs;
+use crate::kernel::sysfs::{FC_DISCOVERY, Sysfs};
 
 pub use crate::kernel::fabrics::DEVICE as FABRICS;
 
@@ -38,6 +38,7 @@ enum Purpose {
     Inquire(Ticket),
     Page(Ticket),
     Resolve(Ticket),
+    FcPorts,
 }
 
 #[derive(Debug)]
@@ -99,12 +100,10 @@ impl Requests {
 
     pub fn connect(&mut self, ticket: Ticket, id: &LinkId, options: &ConnectOptions, host: &HostIdentity) {
         let mut request = connect_request(id, options, host);
+        self.spare_host_key(&mut request, options);
         match self.fit_to_kernel(&mut request) {
             Ok(()) => self.send(&Request::Connect(Box::new(request)), Purpose::Connect(ticket)),
-            Err(failure) => {
-                request.wipe();
-                self.fail(Purpose::Connect(ticket), failure);
-            }
+            Err(failure) => self.fail(Purpose::Connect(ticket), failure),
         }
     }
 
@@ -140,6 +139,14 @@ impl Requests {
 
     pub fn resolve(&mut self, ticket: Ticket, name: &str) {
         self.send(&Request::Resolve(name.to_owned()), Purpose::Resolve(ticket));
+    }
+
+    /// Asks for the ports of Fibre Channel targets: [`Event::FcPortsTold`] follows. Most hosts have no Fibre Channel.
+    pub fn ask_fc_ports(&mut self) {
+        match Path::new(FC_DISCOVERY).exists() {
+            true => self.send(&Request::AskFcPorts, Purpose::FcPorts),
+            false => self.fail(Purpose::FcPorts, Failure::Gone),
+        }
     }
 
     /// Takes in the replies that have arrived. Every uevent that the kernel sent before them must have been handled before
@@ -189,6 +196,7 @@ impl Requests {
                 self.options = options;
                 Event::FabricsReady(true)
             }
+            (Purpose::FcPorts, Reply::FcPortsTold, _) => Event::FcPortsTold { answered: true },
             (Purpose::Disconnect(ticket), Reply::Disconnected, _) => Event::Disconnected { ticket, outcome: Ok(()) },
             (Purpose::Register(ticket), Reply::Registered(taken), _) => {
                 Event::Registered { ticket, outcome: Ok(taken) }
@@ -244,6 +252,20 @@ impl Requests {
         self.arrived.push_back(Arrival { purpose, reply: Reply::Failed(failure), page: None });
     }
 
+    /// The host's key is for whoever asks for it. Where the kernel cannot use it, nobody is asked to: those who do not insist on
+    /// authentication are connected as ever. A key that is given for one controller is not left out.
+    fn spare_host_key(&mut self, request: &mut ConnectRequest, options: &ConnectOptions) {
+        const OPTION: &str = "dhchap_secret";
+        if options.dhchap_secret.is_none() && !request.dhchap_secret.is_empty() && !self.knows(OPTION) {
+            request.dhchap_secret.clear();
+            if self.missing.insert(OPTION) {
+                log::warn!(
+                    "this kernel's NVMe driver cannot authenticate: connections are made without the host's key"
+                );
+            }
+        }
+    }
+
     /// Leaves out what the transport or this kernel does not have; says so once for each option.
     fn fit_to_kernel(&mut self, request: &mut ConnectRequest) -> Result<(), Failure> {
         fabrics::drop_foreign(request)?;
@@ -270,6 +292,12 @@ impl AsRawFd for Requests {
 fn failed(purpose: Purpose, failure: Failure) -> Event {
     match purpose {
         Purpose::Options => Event::FabricsReady(false),
+        Purpose::FcPorts => {
+            if failure != Failure::Gone {
+                log::warn!("{FC_DISCOVERY}: {failure}; discovery controllers on Fibre Channel may be missed");
+            }
+            Event::FcPortsTold { answered: false }
+        }
         Purpose::Connect(ticket) => Event::Connected { ticket, outcome: Err(failure) },
         Purpose::Disconnect(ticket) => Event::Disconnected { ticket, outcome: Err(failure) },
         Purpose::Register(ticket) => Event::Registered { ticket, outcome: Err(failure) },
@@ -295,8 +323,8 @@ fn connect_request(id: &LinkId, options: &ConnectOptions, host: &HostIdentity) -
         keep_alive_tmo: options.kato,
         queue_size: options.queue_size,
         nr_io_queues: options.nr_io_queues.filter(|_| id.kind == ControllerKind::Io),
-        nr_write_queues: options.nr_write_queues.filter(|_| id.kind == ControllerKind::Io),
-        nr_poll_queues: options.nr_poll_queues.filter(|_| id.kind == ControllerKind::Io),
+        nr_write_queues: options.nr_write_queues.filter(|n| *n > 0 && id.kind == ControllerKind::Io),
+        nr_poll_queues: options.nr_poll_queues.filter(|n| *n > 0 && id.kind == ControllerKind::Io),
         reconnect_delay: options.reconnect_delay,
         ctrl_loss_tmo: options.ctrl_loss_tmo,
         fast_io_fail_tmo: options.fast_io_fail_tmo,
@@ -305,9 +333,10 @@ fn connect_request(id: &LinkId, options: &ConnectOptions, host: &HostIdentity) -
         data_digest: options.data_digest == Some(true),
         disable_sqflow: options.disable_sqflow == Some(true),
         duplicate_connect: options.duplicate_connect == Some(true),
-        tls: options.tls == Some(true),
-        tls_key: options.tls_key.clone().unwrap_or_default(),
-        keyring: options.keyring.clone().unwrap_or_default(),
+        tls: options.wants_tls(),
+        tls_key: options.tls_key.clone().filter(|_| options.wants_tls()).unwrap_or_default(),
+        keyring: options.keyring.clone().filter(|_| options.wants_tls()).unwrap_or_default(),
+        concat: options.concat == Some(true),
         // A controller's own key wins over the host's.
         dhchap_secret: key(if options.dhchap_secret.is_some() { &options.dhchap_secret } else { &host.key }),
         dhchap_ctrl_secret: key(&options.dhchap_ctrl_secret),

@@ -1,18 +1,20 @@
 //! What a child does: one request, one or a few kernel calls that may block, one reply.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use nix::errno::Errno;
 
-use super::message::{
-    Capabilities, ConnectRequest, ControllerIdentity, Failure, RegisterRequest, Reply, Request, wipe,
-};
+use super::message::{Capabilities, ConnectRequest, ControllerIdentity, Failure, RegisterRequest, Reply, Request};
 use super::resolve::resolve;
 use super::{page, registration};
+use crate::config::read_key;
+use crate::config::settings::path_of;
 use crate::core::device::Device;
 use crate::kernel::in_use::Host;
+use crate::kernel::keyring::{self, KeyType};
 use crate::kernel::sysfs::{self, Sysfs};
 use crate::kernel::{admin, fabrics};
 
@@ -29,6 +31,9 @@ pub fn perform(request: Request) -> (Reply, Option<OwnedFd>) {
             Sysfs::new(sysfs::CLASS).disconnect(&controller, host).map(|()| (Reply::Disconnected, None))
         }
         Request::Resolve(name) => resolve(&name).map(|addresses| (Reply::Resolved(addresses), None)),
+        Request::AskFcPorts => {
+            fs::write(sysfs::FC_DISCOVERY, "add").map(|()| (Reply::FcPortsTold, None)).map_err(errno)
+        }
         Request::Register(request) => register(&request).map(|reply| (reply, None)),
         Request::Inquire { identity, pleo } => inquire(&identity, pleo).map(|reply| (reply, None)),
         Request::ReadLogPage { identity, port_local } => {
@@ -51,15 +56,32 @@ fn read_options() -> Result<Vec<String>, Failure> {
 }
 
 fn connect(mut request: ConnectRequest) -> Result<Reply, Failure> {
-    let options = fabrics::option_string(&request)?.into_bytes();
-    request.wipe();
+    fetch_keys(&mut request)?;
+    let options = fabrics::option_string(&request)?;
     let mut device = OpenOptions::new().read(true).write(true).open(fabrics::DEVICE).map_err(errno)?;
     // One write is one connect: it must not be split or repeated.
-    let written = device.write(&options);
-    wipe(options);
-    written.map_err(errno)?;
+    let written = device.write(options.as_bytes()).map_err(errno);
+    written.map_err(|failure| if request.tls { Failure::of_tls(failure) } else { failure })?;
     let (instance, cntlid) = fabrics::parse_reply(&read_text(&device)?).ok_or(Failure::BadReply)?;
     Ok(Reply::Connected { instance, cntlid })
+}
+
+/// Reads the keys that are in files, and finds those that are in keyrings.
+fn fetch_keys(request: &mut ConnectRequest) -> Result<(), Failure> {
+    for secret in [&mut request.dhchap_secret, &mut request.dhchap_ctrl_secret] {
+        if let Some(path) = path_of(secret) {
+            *secret = read_key(Path::new(path)).map_err(Failure::NoKey)?.reveal().to_owned();
+        }
+    }
+    for (name, kind, what) in
+        [(&mut request.tls_key, KeyType::Psk, "pre-shared key"), (&mut request.keyring, KeyType::Keyring, "keyring")]
+    {
+        if !name.is_empty() {
+            let serial = keyring::serial_of(name, kind).map_err(errno)?;
+            *name = serial.ok_or_else(|| Failure::NoKey(format!("the kernel has no {what} called {name:?}")))?;
+        }
+    }
+    Ok(())
 }
 
 fn register(request: &RegisterRequest) -> Result<Reply, Failure> {

@@ -31,6 +31,8 @@ pub enum Request {
     ReadLogPage { identity: ControllerIdentity, port_local: bool },
     /// Find the addresses of a host name.
     Resolve(String),
+    /// Have the kernel tell of every port of Fibre Channel targets once more, by uevents that come before the reply.
+    AskFcPorts,
 }
 
 /// NQN, address and transport are those of the connection.
@@ -73,17 +75,10 @@ pub struct ConnectRequest {
     pub tls: bool,
     pub tls_key: String,
     pub keyring: String,
+    pub concat: bool,
+    /// Keys, or `file://PATH` of one.
     pub dhchap_secret: String,
     pub dhchap_ctrl_secret: String,
-}
-
-impl ConnectRequest {
-    /// Overwrites the keys.
-    pub fn wipe(&mut self) {
-        for secret in [&mut self.dhchap_secret, &mut self.dhchap_ctrl_secret] {
-            wipe(std::mem::take(secret).into_bytes());
-        }
-    }
 }
 
 /// Without the keys, so that no log can have them.
@@ -96,13 +91,6 @@ impl fmt::Debug for ConnectRequest {
             .field("trsvcid", &self.trsvcid)
             .finish_non_exhaustive()
     }
-}
-
-/// Overwrites bytes that may hold a key before they go back to the allocator.
-pub(crate) fn wipe(mut bytes: Vec<u8>) {
-    bytes.fill(0);
-    // Otherwise the compiler sees bytes that nobody reads, and leaves them as they are.
-    std::hint::black_box(&mut bytes);
 }
 
 /// Names one kernel controller beyond doubt although `nvmeN` numbers are recycled: sysfs must show all of this.
@@ -145,6 +133,7 @@ pub enum Reply {
         cntlid: u16,
     },
     Disconnected,
+    FcPortsTold,
     /// `false`: the controller does not take registrations.
     Registered(bool),
     Capabilities(Capabilities),
@@ -189,6 +178,10 @@ pub enum Failure {
     InUse(String),
     /// A field that must not go into an option string.
     BadField(String),
+    /// A key that was asked for is not there, or cannot be used.
+    NoKey(String),
+    /// The errno of a connect with TLS, where it means something else there.
+    Tls(i32),
     /// The kernel lacks an option that must not be left out.
     NoSuchOption(String),
     /// The connect succeeded, but the kernel's answer could not be understood.
@@ -202,6 +195,14 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// The kernel's verdict on a connection with TLS.
+    pub fn of_tls(failure: Failure) -> Failure {
+        match failure {
+            Failure::Errno(errno) if tls_meaning(Errno::from_raw(errno)).is_some() => Failure::Tls(errno),
+            failure => failure,
+        }
+    }
+
     /// The kernel has that controller already (EALREADY).
     pub fn is_already_connected(&self) -> bool {
         *self == Failure::Errno(Errno::EALREADY as i32)
@@ -223,7 +224,8 @@ impl fmt::Display for Failure {
             }
             Failure::BadPage(why) | Failure::Unresolved(why) => f.write_str(why),
             Failure::NotThatController => f.write_str("the kernel uses that device name for another controller by now"),
-            Failure::BadField(why) | Failure::InUse(why) => f.write_str(why),
+            Failure::BadField(why) | Failure::InUse(why) | Failure::NoKey(why) => f.write_str(why),
+            Failure::Tls(errno) => explain_tls(Errno::from_raw(*errno), f),
             Failure::NoSuchOption(option) => write!(f, "this kernel's nvme-fabrics has no option {option}"),
             Failure::BadReply => f.write_str("the kernel's answer could not be understood"),
             Failure::NoChild(errno) => {
@@ -280,7 +282,7 @@ fn explain(errno: Errno, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         }
         Errno::ENODEV => "no such network interface",
         Errno::EADDRNOTAVAIL => "the source address is not an address of this host",
-        Errno::ENOKEY => "the controller demands authentication or TLS, and there is no key for it",
+        Errno::ENOKEY => "the controller demands authentication, and there is no key for it",
         Errno::EKEYREJECTED => "authentication failed: one side has another key",
         Errno::EACCES | Errno::EPERM => "no permission",
         Errno::ENOENT | Errno::ENXIO => "no such device; is the nvme-fabrics module loaded?",
@@ -291,21 +293,37 @@ fn explain(errno: Errno, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     write!(f, "{meaning} ({errno:?})")
 }
 
+/// The same for a connection with TLS, as measured on Linux 6.12 with tlshd.
+fn tls_meaning(errno: Errno) -> Option<&'static str> {
+    Some(match errno {
+        Errno::ENOKEY => {
+            "the keyring has no pre-shared key for this host and this controller; `nvme check-tls-key` puts it in"
+        }
+        Errno::ETIMEDOUT => "no TLS handshake: what listens there does not speak TLS, or tlshd of this host hangs",
+        Errno::EACCES | Errno::EKEYREJECTED => {
+            "the TLS handshake failed: the other side has another key, or none for this host"
+        }
+        _ => return None,
+    })
+}
+
+fn explain_tls(errno: Errno, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    write!(f, "{} ({errno:?})", tls_meaning(errno).unwrap_or(errno.desc()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn keys_are_not_printed() {
-        let mut request = ConnectRequest {
+        let request = ConnectRequest {
             dhchap_secret: "DHHC-1:00:secret:".into(),
             traddr: "192.0.2.1".into(),
             ..Default::default()
         };
-        let text = format!("{:?}", Request::Connect(Box::new(request.clone())));
+        let text = format!("{:?}", Request::Connect(Box::new(request)));
         assert!(text.contains("192.0.2.1") && !text.contains("secret"), "{text}");
-        request.wipe();
-        assert_eq!(request.dhchap_secret, "");
     }
 
     #[test]

@@ -15,9 +15,10 @@
 //! that comes from the network beyond the header of a log page and the answers of name servers.
 //!
 //! `message` is what is said, `packet` how, `process` the helper, `call` what its children do (`registration`: what they say of
-//! this host; `resolve`: how host names become addresses), `page` how a log page is handed over.
+//! this host; `resolve`: how host names become addresses), `page` how a log page is handed over. `memory` keeps no keys.
 
 mod call;
+mod memory;
 pub mod message;
 mod packet;
 mod page;
@@ -90,7 +91,7 @@ impl Helper {
     pub fn flush(&mut self) -> io::Result<()> {
         while let Some(packet) = self.unsent.front() {
             match packet::send(self.socket.as_fd(), packet, None) {
-                Ok(()) => self.unsent.pop_front().map_or((), message::wipe),
+                Ok(()) => drop(self.unsent.pop_front()),
                 Err(Errno::EAGAIN) => break,
                 Err(errno) => {
                     // Whoever asked is told that it failed: it must not be carried out later.

@@ -13,11 +13,8 @@ use super::message::RequestId;
 /// Ten times what the longest connect request needs.
 pub const PACKET_MAX: usize = 64 << 10;
 
-/// May hold keys: see [`super::message::wipe`].
 pub fn encode(id: RequestId, message: &impl Serialize) -> io::Result<Vec<u8>> {
-    // Room enough for any real message at once: a growing vector would leave keys behind in freed memory.
-    let mut packet = Vec::with_capacity(8 << 10);
-    serde_json::to_writer(&mut packet, &(id, message))?;
+    let packet = serde_json::to_vec(&(id, message))?;
     if packet.len() > PACKET_MAX {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "message for the helper process is too long"));
     }

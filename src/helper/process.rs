@@ -99,9 +99,6 @@ impl Process {
             }
             Err(errno) => self.fail(id, Failure::NoChild(errno as i32))?,
         }
-        if let Request::Connect(mut request) = request {
-            request.wipe();
-        }
         Ok(())
     }
 
@@ -115,6 +112,7 @@ impl Process {
             Request::Inquire { .. } => c"stas-inquire",
             Request::ReadLogPage { .. } => c"stas-log-page",
             Request::Resolve(_) => c"stas-resolve",
+            Request::AskFcPorts => c"stas-fc-ports",
         });
         let (reply, file) = (self.call)(request);
         let sent = packet::encode(id, &reply)

@@ -45,7 +45,7 @@ pub const BASELINE_OPTIONS: [&str; 19] = [
 
 /// Options that decide who this host is, whom it talks to or who can listen. A connection without one of them would not be
 /// the connection that was asked for, so they are never left out.
-const ESSENTIAL: [&str; 11] = [
+const ESSENTIAL: [&str; 12] = [
     "nqn",
     "transport",
     "traddr",
@@ -57,6 +57,7 @@ const ESSENTIAL: [&str; 11] = [
     "tls",
     "tls_key",
     "keyring",
+    "concat",
 ];
 
 /// What a request wants of one option.
@@ -105,6 +106,7 @@ fn options(request: &ConnectRequest) -> impl Iterator<Item = (&'static str, Valu
         ("tls", flag(r.tls)),
         ("tls_key", string(&r.tls_key)),
         ("keyring", string(&r.keyring)),
+        ("concat", flag(r.concat)),
         ("dhchap_secret", string(&r.dhchap_secret)),
         ("dhchap_ctrl_secret", string(&r.dhchap_ctrl_secret)),
     ]
@@ -139,7 +141,9 @@ fn clear(request: &mut ConnectRequest, option: &str) {
 fn is_option_of(transport: Transport, option: &str) -> bool {
     match option {
         "trsvcid" | "nr_write_queues" | "nr_poll_queues" | "tos" => transport.is_ip(),
-        "host_iface" | "hdr_digest" | "data_digest" | "tls" | "tls_key" | "keyring" => transport == Transport::Tcp,
+        "host_iface" | "hdr_digest" | "data_digest" | "tls" | "tls_key" | "keyring" | "concat" => {
+            transport == Transport::Tcp
+        }
         "host_traddr" | "reconnect_delay" | "ctrl_loss_tmo" => transport != Transport::Loop,
         _ => true,
     }
@@ -185,14 +189,13 @@ fn drop_unless(request: &mut ConnectRequest, keep: impl Fn(&str) -> bool) -> Res
     Ok(dropped)
 }
 
-/// The option string for a request. May hold keys: to be overwritten after use.
+/// The option string for a request.
 pub fn option_string(request: &ConnectRequest) -> Result<String, Failure> {
     for (name, value) in [("nqn", &request.nqn), ("transport", &request.transport)] {
         if value.is_empty() {
             return Err(Failure::BadField(format!("{name} is missing")));
         }
     }
-    // All at once: a growing string would leave keys behind in freed memory.
     let mut string = String::with_capacity(STRING_MAX);
     for (name, value) in options(request) {
         let separator = if string.is_empty() { "" } else { "," };
@@ -241,10 +244,11 @@ pub fn parse_reply(reply: &str) -> Option<(u32, u16)> {
 mod tests {
     use super::*;
 
-    const LIST_6_12: &str = "instance=-1,cntlid=-1,transport=%s,traddr=%s,trsvcid=%s,nqn=%s,queue_size=%d,\
+    /// Of Linux 6.12, and what later ones added.
+    const LIST: &str = "instance=-1,cntlid=-1,transport=%s,traddr=%s,trsvcid=%s,nqn=%s,queue_size=%d,\
         nr_io_queues=%d,reconnect_delay=%d,ctrl_loss_tmo=%d,keep_alive_tmo=%d,hostnqn=%s,host_traddr=%s,host_iface=%s,\
         hostid=%s,duplicate_connect,disable_sqflow,hdr_digest,data_digest,nr_write_queues=%d,nr_poll_queues=%d,tos=%d,\
-        keyring=%d,tls_key=%d,fast_io_fail_tmo=%d,discovery,dhchap_secret=%s,dhchap_ctrl_secret=%s,tls\n";
+        keyring=%d,tls_key=%d,fast_io_fail_tmo=%d,discovery,dhchap_secret=%s,dhchap_ctrl_secret=%s,tls,concat\n";
 
     fn request() -> ConnectRequest {
         ConnectRequest {
@@ -280,6 +284,7 @@ mod tests {
             tls: true,
             tls_key: "123".into(),
             keyring: "456".into(),
+            concat: true,
             dhchap_secret: "DHHC-1:00:a:".into(),
             dhchap_ctrl_secret: "DHHC-1:00:b:".into(),
             ..request()
@@ -301,7 +306,7 @@ mod tests {
             minimal.to_owned()
                 + ",host_traddr=192.0.2.2,host_iface=eth0,discovery,keep_alive_tmo=30,queue_size=128,nr_io_queues=4,\
                    nr_write_queues=1,nr_poll_queues=2,reconnect_delay=10,ctrl_loss_tmo=-1,fast_io_fail_tmo=5,tos=255,\
-                   hdr_digest,data_digest,disable_sqflow,duplicate_connect,tls,tls_key=123,keyring=456,\
+                   hdr_digest,data_digest,disable_sqflow,duplicate_connect,tls,tls_key=123,keyring=456,concat,\
                    dhchap_secret=DHHC-1:00:a:,dhchap_ctrl_secret=DHHC-1:00:b:"
         );
     }
@@ -311,7 +316,7 @@ mod tests {
         let asked = || ConnectRequest { discovery: true, ..request() };
         let baseline: Vec<String> = BASELINE_OPTIONS.map(str::to_owned).into();
         let mut unchanged = asked();
-        assert!(!use_known_name(&mut unchanged, &parse_options(LIST_6_12)));
+        assert!(!use_known_name(&mut unchanged, &parse_options(LIST)));
         assert!(unchanged.discovery && unchanged.nqn == "nqn.x");
         let mut changed = asked();
         assert!(use_known_name(&mut changed, &baseline));
@@ -338,7 +343,7 @@ mod tests {
 
     #[test]
     fn the_kernels_list_names_every_option_we_write() {
-        let known = parse_options(LIST_6_12);
+        let known = parse_options(LIST);
         assert_eq!(known.first().map(String::as_str), Some("transport"));
         assert_eq!(drop_unsupported(&mut full(), &known), Ok(vec![]));
     }
@@ -375,7 +380,7 @@ mod tests {
     #[test]
     fn each_transport_gets_what_its_driver_accepts() {
         let on = |transport: &str| {
-            let request = ConnectRequest { transport: transport.into(), tls: false, ..full() };
+            let request = ConnectRequest { transport: transport.into(), tls: false, concat: false, ..full() };
             ConnectRequest { tls_key: String::new(), keyring: String::new(), ..request }
         };
         assert_eq!(drop_foreign(&mut on("tcp")), Ok(vec![]));

@@ -8,6 +8,7 @@ pub mod address;
 pub mod admin;
 pub mod fabrics;
 pub mod in_use;
+pub mod keyring;
 pub mod nbft;
 pub mod netlink;
 pub mod registry;

@@ -25,6 +25,9 @@ use crate::kernel::registry::{self, Registry};
 /// Where the kernel shows its controllers.
 pub const CLASS: &str = "/sys/class/nvme";
 
+/// Writing `add` here has the kernel tell of every port of Fibre Channel targets, by a uevent each.
+pub const FC_DISCOVERY: &str = "/sys/class/fc/fc_udev_device/nvme_discovery";
+
 /// No attribute is longer than a page.
 const ATTRIBUTE_MAX: u64 = 4096;
 

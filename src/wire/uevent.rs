@@ -109,7 +109,12 @@ impl<'a> Uevent<'a> {
                 None => NvmeEvent::None,
             },
             "misc" if self.action == "add" && self.devpath == FABRICS_DEVPATH => NvmeEvent::FabricsDevice,
-            "fc" if self.get("FC_EVENT") == Some("nvmediscovery") => NvmeEvent::FcDiscovery,
+            "fc" if self.get("FC_EVENT") == Some("nvmediscovery") => {
+                match (self.get("NVMEFC_TRADDR"), self.get("NVMEFC_HOST_TRADDR")) {
+                    (Some(traddr), Some(host_traddr)) => NvmeEvent::FcDiscovery { traddr, host_traddr },
+                    _ => NvmeEvent::None,
+                }
+            }
             _ => NvmeEvent::None,
         }
     }
@@ -144,8 +149,8 @@ pub enum NvmeEvent<'a> {
     Controller { device: &'a str, event: ControllerEvent },
     /// `/dev/nvme-fabrics` has appeared: from now on controllers can be connected.
     FabricsDevice,
-    /// An FC adapter asks for discovery on one of its remote ports.
-    FcDiscovery,
+    /// An FC adapter, its port `host_traddr`, asks for discovery on one of its remote ports.
+    FcDiscovery { traddr: &'a str, host_traddr: &'a str },
     /// Nothing.
     None,
 }
@@ -267,7 +272,12 @@ mod tests {
         assert_eq!(meaning("add", FABRICS_DEVPATH, misc), "FabricsDevice");
         assert_eq!(meaning("remove", FABRICS_DEVPATH, misc), "None");
         assert_eq!(meaning("add", "/devices/virtual/nvme-fabrics/ctl", "SUBSYSTEM=nvme-fabrics"), "None");
-        let fc = "SUBSYSTEM=fc FC_EVENT=nvmediscovery NVMEFC_TRADDR=nn-0x1:pn-0x2";
-        assert_eq!(meaning("change", "/devices/virtual/fc/fc_udev_device", fc), "FcDiscovery");
+        let fc = "SUBSYSTEM=fc FC_EVENT=nvmediscovery NVMEFC_HOST_TRADDR=nn-0x3:pn-0x4 NVMEFC_TRADDR=nn-0x1:pn-0x2";
+        assert_eq!(
+            meaning("change", "/devices/virtual/fc/fc_udev_device", fc),
+            r#"FcDiscovery { traddr: "nn-0x1:pn-0x2", host_traddr: "nn-0x3:pn-0x4" }"#
+        );
+        let half = "SUBSYSTEM=fc FC_EVENT=nvmediscovery NVMEFC_TRADDR=nn-0x1:pn-0x2";
+        assert_eq!(meaning("change", "/devices/virtual/fc/fc_udev_device", half), "None");
     }
 }

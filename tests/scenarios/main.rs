@@ -23,10 +23,12 @@
 //! ```
 
 mod adoption;
+mod authentication;
 mod bus;
 mod coexist;
 mod ctl;
 mod demo;
+mod fibre_channel;
 mod guest;
 mod harness;
 mod hostile;
@@ -42,6 +44,7 @@ mod nbft;
 mod network;
 mod notify;
 mod one_process;
+mod options;
 mod outage;
 mod pages;
 mod polling;
@@ -56,5 +59,7 @@ mod simulator;
 mod stas;
 mod storage;
 mod terms;
+mod tls;
+mod transports;
 mod unreachable;
 mod vm;

@@ -27,7 +27,32 @@ impl Finder {
     /// Takes in all that is announced now.
     pub fn hear_announcements(&mut self, now: Instant, announcements: BTreeSet<Announcement>, links: &mut Links) {
         self.announcements = announcements;
-        let announced = self.policy.announced(&self.announcements);
+        self.follow_announcements(now, links);
+    }
+
+    /// The kernel told of a port. Unasked and once more: it has come back.
+    pub fn hear_fc_port(&mut self, now: Instant, port: Announcement, links: &mut Links) {
+        let tids = self.policy.announced([&port]);
+        let unasked = self.fc_ports.hear(port);
+        self.follow_announcements(now, links);
+        for tid in tids.iter().filter(|_| unasked) {
+            links.hurry(now, &link_id(tid));
+            self.poll_now(now, tid, links);
+        }
+    }
+
+    /// The answer to [`Action::AskFcPorts`].
+    pub fn fc_ports_told(&mut self, now: Instant, answered: bool, links: &mut Links) {
+        self.fc_ports.told(answered);
+        self.follow_announcements(now, links);
+    }
+
+    pub(super) fn all_announced(&self) -> BTreeSet<Rc<TransportId>> {
+        self.policy.announced(self.announcements.iter().chain(self.fc_ports.iter()))
+    }
+
+    fn follow_announcements(&mut self, now: Instant, links: &mut Links) {
+        let announced = self.all_announced();
         let before = std::mem::replace(&mut self.announced, announced.clone());
         for tid in announced.difference(&before) {
             self.discover(now, tid, links);

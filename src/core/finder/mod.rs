@@ -31,10 +31,11 @@ use crate::core::backoff::BackOff;
 use crate::core::deadlines::Deadlines;
 use crate::core::device::ControllerKind;
 use crate::core::evidence::Testimony;
+use crate::core::fc_ports::FcPorts;
 use crate::core::links::{Disposal, LinkId, Links};
 use crate::core::page::Page;
 use crate::core::policy::Policy;
-use crate::core::tid::TransportId;
+use crate::core::tid::{Transport, TransportId};
 use crate::core::{Action, Change, Ticket};
 
 /// How a discovery controller became known. Where there are several reasons, the first of these counts.
@@ -103,6 +104,8 @@ pub struct Finder {
     /// What is announced, and the controllers that this stands for under the configuration in force.
     announcements: BTreeSet<Announcement>,
     announced: BTreeSet<Rc<TransportId>>,
+    /// What the kernel told of counts as announced.
+    fc_ports: FcPorts,
     /// Controllers came or went, without the administrator's word.
     roster_changed: bool,
     /// What is referred to may have changed since referrals were last followed.
@@ -135,6 +138,7 @@ impl Finder {
             testimonies: VecDeque::new(),
             announcements: BTreeSet::new(),
             announced: BTreeSet::new(),
+            fc_ports: FcPorts::default(),
             roster_changed: false,
             astray: false,
             bounded: Bounded::default(),
@@ -151,7 +155,8 @@ impl Finder {
     pub fn configure(&mut self, now: Instant, policy: Policy, persistence: Persistence, links: &mut Links) {
         self.policy = policy;
         self.aging.set_persistence(persistence);
-        self.announced = self.policy.announced(&self.announcements);
+        self.announced = self.all_announced();
+        self.fc_ports.ask();
         let (wanted, refused) = self.policy.configured();
         self.actions.extend(refused.into_iter().map(Action::Note));
         let others: Vec<_> = self.controllers.keys().filter(|tid| !wanted.contains_key(*tid)).cloned().collect();
@@ -252,6 +257,10 @@ impl Finder {
         {
             self.polls.cancel(tid);
             self.turn_stale(tid);
+            // Perhaps its port is there no more.
+            if tid.transport() == Transport::Fc {
+                self.fc_ports.ask();
+            }
             self.look_for(now, tid, links);
         }
     }
@@ -284,6 +293,9 @@ impl Finder {
     pub fn poll_action(&mut self, links: &mut Links) -> Option<Action> {
         if let Some(action) = self.actions.pop_front() {
             return Some(action);
+        }
+        if self.fc_ports.poll_question() {
+            return Some(Action::AskFcPorts);
         }
         while let Some(tid) = self.due.pop_first() {
             let tid = self.reader_for(&tid);

@@ -186,8 +186,9 @@ impl Finder {
         }
     }
 
-    /// Events were lost: any controller may have been connected again.
+    /// Events were lost: any controller may have been connected again, and any port have come.
     pub fn all_connected_again(&mut self) {
+        self.fc_ports.ask();
         let all: Vec<_> = self.controllers.keys().cloned().collect();
         for tid in all {
             self.connected_again(&tid);

@@ -139,7 +139,7 @@ impl Links {
                 }
             }
             None => {
-                let portal = PortalId::of(&id.tid, options.tls == Some(true));
+                let portal = PortalId::of(&id.tid, options.wants_tls());
                 if let Some(portal) = &portal {
                     self.portals.join(portal, &id);
                 }
@@ -162,7 +162,7 @@ impl Links {
         let Some(link) = self.links.get_mut(id) else {
             return;
         };
-        let before = std::mem::replace(&mut link.portal, PortalId::of(&id.tid, options.tls == Some(true)));
+        let before = std::mem::replace(&mut link.portal, PortalId::of(&id.tid, options.wants_tls()));
         link.options = options;
         if before != link.portal {
             if let Some(portal) = &before {

@@ -8,6 +8,7 @@ mod announced;
 mod audit;
 mod connecting;
 mod evidence;
+mod fc_ports;
 mod host;
 mod hurry;
 mod kept;
@@ -70,6 +71,7 @@ struct World {
     port_local: bool,
     resolves: Vec<(Ticket, Rc<str>)>,
     device_reads: usize,
+    fc_questions: usize,
     published: Vec<Change>,
     notes: Vec<String>,
     saves: usize,
@@ -138,6 +140,7 @@ impl World {
             port_local: false,
             resolves: Vec::new(),
             device_reads: 0,
+            fc_questions: 0,
             published: Vec::new(),
             notes: Vec::new(),
             saves: 0,
@@ -371,6 +374,7 @@ impl World {
                 }
                 Action::Resolve { ticket, name } => self.resolves.push((ticket, name)),
                 Action::ReadDevices => self.device_reads += 1,
+                Action::AskFcPorts => self.fc_questions += 1,
                 Action::Publish(change) => self.published.push(change),
                 Action::Save => self.saves += 1,
                 Action::Note(note) => self.notes.push(note.to_string()),

@@ -41,10 +41,24 @@ impl Target {
         subsystem
     }
 
+    /// A host that the target knows by name, to be allowed by subsystems one by one.
+    #[track_caller]
+    pub fn host(&self, nqn: &str) -> Host {
+        let path = Path::new(NVMET).join("hosts").join(nqn);
+        make_directory(&path);
+        Host { nqn: nqn.to_owned(), path }
+    }
+
     /// A TCP port. It listens, and serves the discovery subsystem, while a subsystem is linked to it.
     #[track_caller]
     pub fn tcp_port(&self, traddr: &str, trsvcid: u16) -> Port {
-        let port = self.port("tcp");
+        self.ip_port("tcp", traddr, trsvcid)
+    }
+
+    /// The same of any transport over IP.
+    #[track_caller]
+    pub fn ip_port(&self, trtype: &str, traddr: &str, trsvcid: u16) -> Port {
+        let port = self.port(trtype);
         port.set("addr_adrfam", if traddr.contains(':') { "ipv6" } else { "ipv4" });
         port.set("addr_traddr", traddr);
         port.set("addr_trsvcid", &trsvcid.to_string());
@@ -70,6 +84,20 @@ impl Target {
 }
 
 #[derive(Debug)]
+pub struct Host {
+    nqn: String,
+    path: PathBuf,
+}
+
+impl Host {
+    /// Writes an attribute, as `dhchap_key`.
+    #[track_caller]
+    pub fn set(&self, attribute: &str, value: &str) {
+        write_attribute(&self.path.join(attribute), value);
+    }
+}
+
+#[derive(Debug)]
 pub struct Subsystem {
     pub nqn: String,
     path: PathBuf,
@@ -80,6 +108,14 @@ impl Subsystem {
     #[track_caller]
     pub fn set(&self, attribute: &str, value: &str) {
         write_attribute(&self.path.join(attribute), value);
+    }
+
+    /// From now on only hosts that it was told of may connect, this one among them.
+    #[track_caller]
+    pub fn allow(&self, host: &Host) {
+        self.set("attr_allow_any_host", "0");
+        let link = self.path.join("allowed_hosts").join(&host.nqn);
+        must(symlink(&host.path, &link), format!("link {}", link.display()));
     }
 
     #[track_caller]

@@ -435,6 +435,8 @@ impl World {
             Action::ReadLogPage { ticket, device, .. } => self.command(ticket, Command::Read, &device),
             Action::Resolve { name, .. } => return Err(format!("{name} is resolved, and nobody named it")),
             Action::ReadDevices => self.hand_in_devices(),
+            // A host without Fibre Channel.
+            Action::AskFcPorts => self.hand_in(generation, Event::FcPortsTold { answered: false }),
             Action::Save if !self.read_only => {
                 let legacy = daemon.machine.legacy(self.epoch + self.now);
                 self.disk = Disk { legacy, oracle: self.oracle.clone() };
