@@ -97,6 +97,7 @@ fn identity(device: &str) -> ControllerIdentity {
         hostnqn: String::new(),
         host_traddr: String::new(),
         host_iface: String::new(),
+        owner: None,
     }
 }
 

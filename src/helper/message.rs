@@ -105,6 +105,8 @@ pub struct ControllerIdentity {
     /// How the connection is pinned: two paths to one subsystem may differ in nothing else.
     pub host_traddr: String,
     pub host_iface: String,
+    /// Whose it was when the request was made, by nvme-cli's registry: not to be taken down if somebody has claimed it since.
+    pub owner: Option<String>,
 }
 
 impl From<&Device> for ControllerIdentity {
@@ -118,6 +120,7 @@ impl From<&Device> for ControllerIdentity {
             hostnqn: device.host_nqn.clone(),
             host_traddr: device.host_traddr.clone(),
             host_iface: device.host_iface.clone(),
+            owner: device.owner.clone(),
         }
     }
 }

@@ -16,7 +16,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::Mode;
 
-use crate::core::device::{ControllerKind, Device, parse_sysfs_address};
+use crate::core::device::{ControllerKind, Device, US, parse_sysfs_address};
 use crate::core::tid::{DISCOVERY_NQN, Transport, canonical_address, parse_ip};
 use crate::helper::message::{ControllerIdentity, Failure};
 use crate::kernel::in_use::Host;
@@ -87,6 +87,10 @@ impl Sysfs {
     /// before the write whether it can do without.
     pub fn disconnect(&self, identity: &ControllerIdentity, host: Option<&Host>) -> Result<(), Failure> {
         let (attributes, _) = self.find(identity)?;
+        let has_claimed = |owner: &String| owner != US && Some(owner) != identity.owner.as_ref();
+        if let Some(owner) = self.registry.owner(&identity.device).filter(has_claimed) {
+            return Err(Failure::InUse(format!("{owner} has claimed it")));
+        }
         let _lock = host.map(|host| host.may_lose(&identity.device)).transpose()?;
         let gone = |errno| match errno {
             Errno::ENOENT | Errno::ENODEV => Failure::Gone,
@@ -324,6 +328,7 @@ mod tests {
             hostnqn: "nqn.h".into(),
             host_traddr: String::new(),
             host_iface: "lo".into(),
+            owner: Some("nbft".into()),
         }
     }
 
@@ -411,6 +416,15 @@ mod tests {
             let identity = ControllerIdentity { device: "nvme5".into(), ..identity() };
             assert_eq!(root.sysfs().disconnect(&identity, None), Err(Failure::from(Errno::EISDIR)));
         }
+    }
+
+    #[test]
+    fn what_somebody_has_claimed_since_is_not_taken_down() {
+        let root = Root::new();
+        root.add("nvme4", &LIVE);
+        let before = ControllerIdentity { owner: None, ..identity() };
+        assert_eq!(root.sysfs().disconnect(&before, None), Err(Failure::InUse("nbft has claimed it".into())));
+        assert_eq!(root.sysfs().disconnect(&identity(), None), Ok(()));
     }
 
     #[test]

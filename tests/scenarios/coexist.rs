@@ -1,7 +1,7 @@
 //! Getting on with others: the registry of who manages what, the list of what nobody is to connect, several host names, and
 //! the commands of nvme-cli.
 
-use crate::guest::{DISCOVERY_NQN, HOSTID, HOSTNQN, Port};
+use crate::guest::{DISCOVERY_NQN, Daemon, HOSTID, HOSTNQN, Port};
 use crate::stas::{Form, KERNEL_WAITS, Part, SOON, STACD_CONF, STAFD_CONF, Stas, controller, io_controller, nqn};
 use crate::vm::{Scenario, scenario};
 use std::fs;
@@ -208,6 +208,33 @@ fn each_host_nqn_has_its_host_id() {
         assert_eq!(hosts(), [own(), own(), other(), other()]);
         let table = guest.run("stacctl", &["-o", "json", "ls", "-d"]).ok();
         assert!(table.contains(OTHER_ID), "{table}");
+    });
+}
+
+#[test]
+fn two_host_nqns_are_two_paths_to_one_disk() {
+    scenario(|guest| {
+        let disk = guest.target().subsystem(&nqn("a"));
+        guest.target().tcp_port("127.0.0.1", 8009).link(&disk);
+        let other = format!("nqn.2014-08.org.nvmexpress:uuid:{OTHER_ID}");
+        let second = controller("127.0.0.1", 8009) + &format!("host-nqn = \"{other}\"\n");
+        guest.write(STAFD_CONF, &(controller("127.0.0.1", 8009) + &second));
+        let mut stas = Stas::start(guest, Form::OneProcess);
+        let paths = || {
+            let mut hosts: Vec<_> = guest.live_io_controllers().into_iter().map(|path| path.hostnqn).collect();
+            hosts.sort();
+            hosts
+        };
+        let mut expected = [HOSTNQN.to_owned(), other];
+        expected.sort();
+        guest.wait_until("both paths are there", SOON, || paths() == expected);
+        guest.wait_until("they lead to one disk", SOON, || guest.block_devices().len() == 1);
+        let before = guest.controllers();
+        stas.end(Part::Both, Daemon::kill);
+        stas.start_again();
+        stas.wait_for_storage(&[&disk.nqn], SOON);
+        guest.assert_untouched(&before);
+        assert_eq!(guest.controllers().len(), before.len());
     });
 }
 

@@ -433,3 +433,40 @@ fn an_announcement_has_a_parked_controller_read() {
         guest.wait_until("it is left", SOON, || guest.controllers().len() == 2);
     });
 }
+
+/// As some do: under the well-known NQN, and under its own (TP8013).
+#[test]
+fn announced_under_two_names_it_is_connected_once() {
+    scenario(|guest| {
+        guest.write("/sys/kernel/config/nvmet/discovery_nqn", "nqn.2026-11.test:discovery");
+        let lan = Lan::running(guest, "");
+        lan.announcer.announce("by-its-own-name", TCP, 8009, &["p=tcp", "nqn=nqn.2026-11.test:discovery"]);
+        lan.wait_for_storage();
+        lan.announce();
+        lan.stas().wait_log("mDNS: 2 announced", SOON);
+        let other = guest.target().subsystem(&nqn("other"));
+        lan.port.link_in(&lan.far, &other);
+        guest.wait_for_storage(&[&lan.disk.nqn, &other.nqn], SOON);
+        let connected = guest.controllers();
+        assert_eq!(connected.iter().filter(|controller| controller.is_discovery()).count(), 1, "{connected:?}");
+        assert_eq!(connected.len(), 3, "{connected:?}");
+    });
+}
+
+/// What was connected and is lost waits longer and longer, but not when it announces itself again.
+#[test]
+fn an_announcement_has_a_lost_controller_tried_at_once() {
+    scenario(|guest| {
+        let lan = Lan::running(guest, "reconnect-delay = 1\nctrl-loss-tmo = 1\n");
+        lan.announce();
+        lan.wait_for_storage();
+        lan.port.unlink(&lan.disk);
+        lan.withdraw();
+        // 1, 2, 4, 8 and 16 s less a quarter: after the fourth refusal there are at least 12 s to the next attempt.
+        let is_waiting = || lan.list().contains("connect attempts: 5");
+        guest.wait_until("several attempts have failed", 3 * SOON, is_waiting);
+        lan.port.link_in(&lan.far, &lan.disk);
+        lan.announce();
+        lan.wait_for_storage();
+    });
+}

@@ -206,7 +206,8 @@ impl Links {
                 (State::AwaitingPortal, Some(portal)) if self.portals.hurry(portal) => {
                     self.actions.push_back(Action::Probe(portal.clone()));
                 }
-                (State::BackingOff, _) => self.hurry_back(now, &id),
+                // Anybody can announce anything: what cannot be probed would hold up the host's other connects each time.
+                (State::BackingOff, Some(_)) => self.hurry_back(now, &id),
                 _ => {}
             }
         }
