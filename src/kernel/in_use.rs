@@ -9,16 +9,19 @@
 //! With native multipath a disk stays as long as another live controller of its subsystem leads to it (kernel:
 //! drivers/nvme/host/multipath.c; `nvme2c3n1` is the path to `nvme2n1` by way of `nvme3`). Two disconnects must not each
 //! rely on the other's path, so whoever relies on another path holds a lock until its own is gone. What cannot be examined
-//! counts as used. May wait for that lock, and for the disk.
+//! counts as used. May wait for that lock.
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{major, minor};
+use nix::unistd::{ForkResult, fork, pipe2};
 
 use crate::helper::message::Failure;
 use crate::kernel::sysfs::number_of;
@@ -32,6 +35,9 @@ pub struct Host {
     claim: Claim,
 }
 
+/// How long a disk that is free may take to say so. In milliseconds.
+const CLAIM_TIMEOUT: u16 = 1000;
+
 /// Opens the disk of this path and device number exclusively.
 type Claim = fn(&Path, &str) -> io::Result<()>;
 
@@ -41,7 +47,7 @@ pub type Lock = Option<Flock<File>>;
 impl Host {
     /// This machine.
     pub fn this() -> Host {
-        Host { sys: "/sys".into(), proc: "/proc".into(), dev: "/dev".into(), claim }
+        Host { sys: "/sys".into(), proc: "/proc".into(), dev: "/dev".into(), claim: claim_in_time }
     }
 
     /// Whether the controller `nvmeN` can be taken away; [`Failure::InUse`] says what uses it.
@@ -195,6 +201,36 @@ impl Disk {
         let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         let is_disk = is_number(namespace) && is_number(subsystem) && controller.is_none_or(is_number);
         is_disk.then(|| Disk { name: format!("nvme{subsystem}n{namespace}"), is_multipath: controller.is_some() })
+    }
+}
+
+/// The same in a process of its own, which may have to wait: for somebody who looks for partitions, and that on a disk whose
+/// last path is lost, until ctrl_loss_tmo. Whoever has the disk exclusively is seen before that (kernel: block/bdev.c,
+/// `bd_prepare_to_claim`), so that no answer means that nobody has.
+fn claim_in_time(path: &Path, number: &str) -> io::Result<()> {
+    let (reader, writer) = pipe2(OFlag::O_CLOEXEC)?;
+    // SAFETY: the helper's children have a single thread.
+    #[allow(unsafe_code)]
+    match unsafe { fork() }? {
+        ForkResult::Child => {
+            let failure = claim(path, number).err();
+            let errno = failure.map_or(0, |error| error.raw_os_error().unwrap_or(Errno::EINVAL as i32));
+            let _ = File::from(writer).write_all(&errno.to_ne_bytes());
+            // SAFETY: `_exit` has no preconditions; what the parent had set up is not this process' to take down.
+            unsafe { nix::libc::_exit(0) }
+        }
+        ForkResult::Parent { .. } => {
+            drop(writer);
+            if poll(&mut [PollFd::new(reader.as_fd(), PollFlags::POLLIN)], PollTimeout::from(CLAIM_TIMEOUT))? == 0 {
+                return Ok(());
+            }
+            let mut errno = [0; 4];
+            File::from(reader).read_exact(&mut errno)?;
+            match i32::from_ne_bytes(errno) {
+                0 => Ok(()),
+                errno => Err(io::Error::from_raw_os_error(errno)),
+            }
+        }
     }
 }
 
