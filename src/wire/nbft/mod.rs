@@ -7,17 +7,29 @@
 //! A table is a header, a control descriptor, lists of descriptors, and a heap to which the descriptors refer. What is wrong
 //! with the frame costs the table ([`TableError`]). What is wrong with one descriptor costs that descriptor, and where the
 //! part is not needed to connect, only that part ([`Damage`]). Nothing here judges whether an address makes sense.
+//!
+//! Each kind of descriptor has a room with its view, made by a constructor that follows and checks every reference to the
+//! heap; after it, no accessor can fail. A view of a descriptor whose valid bit is not set is `None`: it is reserved.
 
-mod descriptors;
+mod discovery;
+mod hfi;
+mod host;
 mod raw;
 mod reader;
+mod security;
+mod ssns;
 
 use std::fmt;
 
 use zerocopy::little_endian::U32;
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
-pub use descriptors::{ClientId, Diagnostics, Discovery, Hfi, Host, NIDT_EUI64, NIDT_NGUID, NIDT_UUID, Security, Ssns};
+pub use discovery::Discovery;
+pub use hfi::{ClientId, Hfi};
+pub use host::Host;
+pub use security::Security;
+pub use ssns::{Diagnostics, NIDT_EUI64, NIDT_NGUID, NIDT_UUID, Ssns};
+
 use raw::{Control, Header, ListRef, RawDiscovery, RawHfi, RawHost, RawSecurity, RawSsns};
 use reader::Heap;
 
