@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use serde_json::{Map, Value, json};
 
-use crate::bus::avahi_signals::SERVICE_TYPES;
+use crate::bus::avahi::signals::SERVICE_TYPES;
 use crate::bus::objects::Description;
 use crate::bus::pages::{PARKED_KEY, in_order, to_json};
 use crate::bus::{ControllerId, EntryText, FinderPage, Objects, PageState, Role};

@@ -6,7 +6,7 @@
 
 use rustbus::wire::errors::UnmarshalError;
 
-use super::message::Message;
+use crate::bus::message::Message;
 use crate::core::announcement::{Announcement, Claims};
 use crate::wire::txt::Txt;
 
