@@ -168,7 +168,8 @@ impl Finder {
             links.want(now, link_id(&tid), options);
             links.set_tentative(&link_id(&tid), false);
         }
-        let others = others.into_iter().filter(|tid| !self.policy.spares_replaced(tid));
+        let is_spared = |tid: &TransportId| self.policy.awaits_addresses() && self.policy.admits(tid).is_ok();
+        let others = others.into_iter().filter(|tid| !is_spared(tid));
         let (discovered, dropped): (Vec<_>, Vec<_>) = others.partition(|tid| self.is_discovered(tid));
         for tid in &discovered {
             self.set_origin(tid, Origin::Discovered);
@@ -186,7 +187,7 @@ impl Finder {
         self.follow_configuration(now, links);
         self.remembered_referrals.clear();
         self.known_before.clear();
-        if !self.policy.spares_leftovers() {
+        if !self.policy.awaits_addresses() {
             links.dispose_of_leftovers(now, ControllerKind::Discovery, |_| Disposal::Disconnect);
         }
     }

@@ -9,8 +9,7 @@ use crate::config::settings::{Common, ConnectorSettings, FinderSettings};
 use crate::core::connector;
 use crate::core::device::ControllerKind;
 use crate::core::finder::{Finder, Origin, Rules};
-use crate::core::links::{LinkId, Links};
-use crate::core::names::Names;
+use crate::core::links::LinkId;
 use crate::core::policy::Policy;
 use crate::core::tid::TransportId;
 
@@ -25,16 +24,17 @@ pub struct Configuration {
 impl Machine {
     /// Takes new settings in force. `symname` is the name under which this host registers.
     pub(super) fn configure(&mut self, now: Instant, settings: Configuration, symname: String) {
-        self.settings = settings;
+        let Configuration { host_nqn, finder, connector } = settings;
+        let finder = finder.filter(|_| self.finder.is_some());
+        let connector = connector.filter(|_| self.connector.is_some());
+        self.settings = Configuration { host_nqn, finder, connector };
         let named = |kind, common: &Common| {
             let policy = Policy::new(common.clone(), &self.settings.host_nqn);
             policy.named().map(|tid| LinkId { kind, tid: Rc::new(tid) }).collect::<BTreeSet<_>>()
         };
-        let finder = self.settings.finder.as_ref().filter(|_| self.finder.is_some());
-        let connector = self.settings.connector.as_ref().filter(|_| self.connector.is_some());
-        let discovery = finder.map(|settings| named(ControllerKind::Discovery, &settings.common));
-        let io = connector.map(|settings| named(ControllerKind::Io, &settings.common));
-        self.names.configure(discovery.into_iter().chain(io).flatten().collect(), &mut self.links);
+        let discovery = self.settings.finder.iter().map(|settings| named(ControllerKind::Discovery, &settings.common));
+        let io = self.settings.connector.iter().map(|settings| named(ControllerKind::Io, &settings.common));
+        self.names.configure(discovery.chain(io).flatten().collect(), &mut self.links);
         self.names.take_change();
         self.apply(now, true);
         self.links.start_over(now);
@@ -45,19 +45,8 @@ impl Machine {
 
     /// Puts the settings in force with the addresses that names have now: because the administrator asks, or names changed.
     pub(super) fn apply(&mut self, now: Instant, is_reload: bool) {
-        let policy = |kind, common: &Common, names: &mut Names, links: &Links| {
-            let mut policy = Policy::new(common.clone(), &self.settings.host_nqn);
-            if !is_reload {
-                policy.say_nothing_again();
-            }
-            names.expand(now, kind, policy, links)
-        };
-        let finder = self.settings.finder.as_ref().filter(|_| self.finder.is_some());
-        let finder_policy =
-            finder.map(|settings| policy(ControllerKind::Discovery, &settings.common, &mut self.names, &self.links));
-        let connector = self.settings.connector.as_ref().filter(|_| self.connector.is_some());
-        let connector_policy =
-            connector.map(|settings| policy(ControllerKind::Io, &settings.common, &mut self.names, &self.links));
+        let finder_policy = self.policy(now, ControllerKind::Discovery, is_reload);
+        let connector_policy = self.policy(now, ControllerKind::Io, is_reload);
         self.links.set_alternates(self.names.alternates());
         let before: BTreeSet<_> = self.finder.iter().flat_map(Finder::controllers).cloned().collect();
         if let (Some(finder), Some(settings), Some(policy)) = (&mut self.finder, &self.settings.finder, finder_policy) {
@@ -83,5 +72,19 @@ impl Machine {
             }
         }
         self.unsaved = true;
+    }
+
+    /// What the settings for controllers of a kind mean with the addresses that names have now; `None` if such controllers are
+    /// not for this process.
+    fn policy(&mut self, now: Instant, kind: ControllerKind, is_reload: bool) -> Option<Policy> {
+        let common = match kind {
+            ControllerKind::Discovery => &self.settings.finder.as_ref()?.common,
+            ControllerKind::Io => &self.settings.connector.as_ref()?.common,
+        };
+        let mut policy = Policy::new(common.clone(), &self.settings.host_nqn);
+        if !is_reload {
+            policy.say_nothing_again();
+        }
+        Some(self.names.expand(now, kind, policy, &self.links))
     }
 }
