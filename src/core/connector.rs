@@ -75,7 +75,7 @@ impl Connector {
         }
         self.succession.change(&before, &configured, |one, dropped, is_new| {
             let leads_there = one.subsysnqn() == dropped.subsysnqn() && (is_new || one.is_same_address(dropped));
-            leads_there && !links.is_live(&LinkId { kind: ControllerKind::Io, tid: Rc::new(one.clone()) })
+            leads_there && !links.is_live(&link_id(&Rc::new(one.clone())))
         });
         self.let_successors_in(now, links);
         for path in &unwanted {
@@ -223,7 +223,7 @@ impl Connector {
 
     /// Every path that a discovery controller lists.
     pub fn listed(&self) -> impl Iterator<Item = LinkId> {
-        self.ledger.paths().map(|(path, _)| LinkId { kind: ControllerKind::Io, tid: path.clone() })
+        self.ledger.paths().map(|(path, _)| link_id(path))
     }
 
     /// The discovery controllers that list a path.

@@ -33,9 +33,7 @@ impl Page {
     pub fn entries(&self) -> &[Entry] {
         LogPage::new(&self.bytes).map_or(&[], |page| page.entries())
     }
-}
 
-impl Page {
     /// Whether the controller describes itself here, and does not claim to support lasting connections (EPCSD). It may do so
     /// once for each of its ports.
     pub fn declines_persistence(&self) -> bool {

@@ -7,7 +7,6 @@
 //! Two small files in memory for each connect: that is done in the loop.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use crate::core::Change;
 use crate::core::device::US;
@@ -42,8 +41,7 @@ impl Claims {
                 self.stamps.insert(device.to_owned(), stamp);
             }
             Err(error) if !self.complained => {
-                let root = Path::new(DIRECTORY).display();
-                log::warn!("{root}: cannot be written: {error}; other programs will not know what we manage");
+                log::warn!("{DIRECTORY}: cannot be written: {error}; other programs will not know what we manage");
                 self.complained = true;
             }
             Err(_) => {}

@@ -188,7 +188,7 @@ impl Requests {
                 log::error!(
                     "{FABRICS}: cannot be read: {failure}; nothing can be connected, trying again every minute"
                 );
-                self.ask_again = Instant::now().checked_add(ASK_AGAIN);
+                self.ask_again = now.checked_add(ASK_AGAIN);
                 Event::FabricsReady(self.is_ready())
             }
             (purpose, Reply::Failed(failure), _) => failed(purpose, failure),

@@ -242,25 +242,17 @@ impl Finder {
             return;
         };
         let trouble = outcome.as_ref().err().map(Trouble::of);
-        let next = match (&outcome, &trouble) {
-            (_, Some(Trouble::Disconnected)) => Step::Register,
-            (Err(failure), Some(Trouble::Refused)) => {
-                self.set_registration(&tid, Registration::Refused(failure.to_string()));
-                Step::Inquire
-            }
-            (Err(_), _) => {
-                self.set_registration(&tid, Registration::Unanswered);
-                Step::Inquire
-            }
-            (Ok(true), _) => {
-                self.set_registration(&tid, Registration::Registered);
-                Step::Inquire
-            }
-            (Ok(false), _) => {
-                self.set_registration(&tid, Registration::NotOffered);
-                Step::Inquire
-            }
+        let registration = match (&outcome, &trouble) {
+            (_, Some(Trouble::Disconnected)) => None,
+            (Err(failure), Some(Trouble::Refused)) => Some(Registration::Refused(failure.to_string())),
+            (Err(_), _) => Some(Registration::Unanswered),
+            (Ok(true), _) => Some(Registration::Registered),
+            (Ok(false), _) => Some(Registration::NotOffered),
         };
+        let next = if registration.is_some() { Step::Inquire } else { Step::Register };
+        if let Some(registration) = registration {
+            self.set_registration(&tid, registration);
+        }
         self.go_on(now, &tid, &reading, next, trouble);
     }
 
