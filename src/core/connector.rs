@@ -1,7 +1,7 @@
 //! The connector: which I/O controllers should be connected.
 //!
-//! Wanted is what the configuration names and what discovery controllers list, less what the configuration excludes. What
-//! counts as "no longer listed" is for [`Ledger`] alone to say; who is replaced by whom, for [`Succession`].
+//! Wanted is what the configuration names and what discovery controllers list, less what the configuration excludes.
+//! What counts as "no longer listed" is for [`Ledger`] alone to say; who is replaced by whom, for [`Succession`].
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
@@ -53,8 +53,8 @@ impl Connector {
         }
     }
 
-    /// Takes a new configuration in force. What it no longer names or admits goes: the administrator says so. But what it
-    /// names other ways to stays until those are connected.
+    /// Takes a new configuration in force. What it no longer names or admits goes: the administrator says so. But what
+    /// it names other ways to stays until those are connected.
     pub fn configure(&mut self, now: Instant, rules: Rules, links: &mut Links) {
         self.rules = rules;
         self.options.clear();

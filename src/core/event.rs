@@ -18,8 +18,9 @@ use crate::helper::message::{Capabilities, Failure};
 
 /// Something that happened.
 ///
-/// What the kernel said before the helper sent a reply has to be handed in before that reply: device names are recycled at
-/// once, and a late removal would be taken for that of the new controller. Answers to what was not asked are ignored.
+/// What the kernel said before the helper sent a reply has to be handed in before that reply: device names are recycled
+/// at once, and a late removal would be taken for that of the new controller. Answers to what was not asked are
+/// ignored.
 #[derive(Debug)]
 pub enum Event {
     /// The settings in force, at start and after each reload; of the roles that this process has.
@@ -80,8 +81,8 @@ pub enum Event {
     },
     /// What a finder in another process knows: all of its discovery controllers.
     FinderReports(Vec<Report>),
-    /// What a finder in another process knows, perhaps not all: one that does not tell whether its pages are current may
-    /// have started just now, and be about to find the others.
+    /// What a finder in another process knows, perhaps not all: one that does not tell whether its pages are current
+    /// may have started just now, and be about to find the others.
     FinderMentions(Vec<Report>),
     /// There is no finder any more. That says nothing about storage.
     FinderGone,

@@ -1,12 +1,12 @@
-//! The state machines: deterministic logic in the manner of a protocol library. They are handed the time and what happened
-//! ([`Event`]), and say what to do ([`Action`]); they have no clock, file, socket or log of their own.
+//! The state machines: deterministic logic in the manner of a protocol library. They are handed the time and what
+//! happened ([`Event`]), and say what to do ([`Action`]); they have no clock, file, socket or log of their own.
 //!
 //! - [`finder`] knows which discovery controllers there are and what their log pages say;
 //! - [`connector`] knows which I/O controllers should be connected, by the rule in [`evidence`];
 //! - [`links`] gets controllers of either kind connected and keeps them so.
 //!
-//! [`Machine`] holds them together. A process may have either role or both; with both, log pages go from the finder to the
-//! connector in memory.
+//! [`Machine`] holds them together. A process may have either role or both; with both, log pages go from the finder to
+//! the connector in memory.
 
 mod action;
 pub mod aging;

@@ -1,18 +1,18 @@
 //! Host names in the configuration: which addresses each has, and which of them a controller is wanted at.
 //!
-//! The finder and the connector know addresses only: before they see a configuration, the names in it are replaced, and that
-//! is done again whenever a name or a link has news. A name without an address so far stands for itself, and waits: it is
-//! listed, and it counts as a discovery controller that was not heard yet ([`evidence`](super::evidence)).
+//! The finder and the connector know addresses only: before they see a configuration, the names in it are replaced, and
+//! that is done again whenever a name or a link has news. A name without an address so far stands for itself, and
+//! waits: it is listed, and it counts as a discovery controller that was not heard yet ([`evidence`](super::evidence)).
 //!
 //! - A name is resolved at each configuration, and again when what is behind its addresses fails or is lost. A name of
 //!   several controllers is resolved once.
-//! - Its addresses are tried in turn, those of the preferred family first; each has its own waits ([`Links`] keeps them).
-//!   What the kernel is connected to already comes before all others.
+//! - Its addresses are tried in turn, those of the preferred family first; each has its own waits ([`Links`] keeps
+//!   them). What the kernel is connected to already comes before all others.
 //! - What is connected stays, whatever the name stands for by now. And a discovery controller that was connected stays
-//!   wanted beside the one that is tried in its place, until a reload: that it was lost is no evidence against anything that
-//!   it listed.
-//! - A discovery controller that the configuration does not name any more stays until all names have an address: one of them
-//!   may stand for it. For I/O controllers, [`succession`](super::succession) says who waits for whom.
+//!   wanted beside the one that is tried in its place, until a reload: that it was lost is no evidence against anything
+//!   that it listed.
+//! - A discovery controller that the configuration does not name any more stays until all names have an address: one of
+//!   them may stand for it. For I/O controllers, [`succession`](super::succession) says who waits for whom.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;

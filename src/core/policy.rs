@@ -85,7 +85,8 @@ impl Policy {
         tids.filter(|tid| tid.is_name() && self.admits_name(tid).is_ok())
     }
 
-    /// A controller by these addresses of its name, as far as they may be connected, those of the preferred family first.
+    /// A controller by these addresses of its name, as far as they may be connected, those of the preferred family
+    /// first.
     pub fn candidates(&self, named: &TransportId, addresses: &[String]) -> impl Iterator<Item = TransportId> {
         let ipv6_first = matches!(self.common.ip_family, IpFamily::Ipv6 | IpFamily::Ipv6Ipv4);
         let mut tids: Vec<TransportId> = addresses.iter().map(|address| named.at(address)).collect();
@@ -112,7 +113,8 @@ impl Policy {
         self.awaits_addresses = awaits;
     }
 
-    /// Whether a host name in the configuration has no address yet: it may turn out to stand for what is not named any more.
+    /// Whether a host name in the configuration has no address yet: it may turn out to stand for what is not named any
+    /// more.
     pub fn awaits_addresses(&self) -> bool {
         self.awaits_addresses
     }

@@ -61,7 +61,8 @@ impl AvahiClient {
         }
     }
 
-    /// Asks where a service is: first for an address of the family by which it was announced, then for one of the other.
+    /// Asks where a service is: first for an address of the family by which it was announced, then for one of the
+    /// other.
     pub(super) fn resolve(&mut self, key: &ServiceKey) {
         let families: &[i32] = match (self.wanted, key.protocol) {
             (Some(IpFamily::Ipv4), _) => &[INET],

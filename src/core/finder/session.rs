@@ -4,9 +4,9 @@
 //!   connected, or connected again ──▶ Register ──▶ Inquire ──▶ Read ──▶ (see `parking`)
 //! ```
 //!
-//! Later changes only make the page be read again. A step that fails does not keep the next one from being taken. One that
-//! is not answered costs the connection: it is left out then, until a page has been read without it and the controller is
-//! connected once more, or the administrator asks.
+//! Later changes only make the page be read again. A step that fails does not keep the next one from being taken. One
+//! that is not answered costs the connection: it is left out then, until a page has been read without it and the
+//! controller is connected once more, or the administrator asks.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -134,8 +134,8 @@ impl Session {
         self.presence != Presence::Attached
     }
 
-    /// Whether what the page does not list is not there. A central controller that could not be told who we are may list
-    /// nothing for just that reason.
+    /// Whether what the page does not list is not there. A central controller that could not be told who we are may
+    /// list nothing for just that reason.
     pub(super) fn is_evidence(&self) -> bool {
         !self.central || self.registration != Registration::Unanswered
     }
@@ -160,7 +160,8 @@ impl Trouble {
 }
 
 impl Finder {
-    /// Takes rules in force. Whatever they may change for a controller is done anew, and what did not work before is tried.
+    /// Takes rules in force. Whatever they may change for a controller is done anew, and what did not work before is
+    /// tried.
     pub fn set_rules(&mut self, now: Instant, rules: Rules, links: &mut Links) {
         let changed = std::mem::replace(&mut self.rules, rules) != self.rules;
         let all: Vec<_> = self.controllers.keys().cloned().collect();

@@ -43,7 +43,8 @@ impl Machine {
         }
     }
 
-    /// Puts the settings in force with the addresses that names have now: because the administrator asks, or names changed.
+    /// Puts the settings in force with the addresses that names have now: because the administrator asks, or names
+    /// changed.
     pub(super) fn apply(&mut self, now: Instant, is_reload: bool) {
         let finder_policy = self.policy(now, ControllerKind::Discovery, is_reload);
         let connector_policy = self.policy(now, ControllerKind::Io, is_reload);
@@ -74,8 +75,8 @@ impl Machine {
         self.unsaved = true;
     }
 
-    /// What the settings for controllers of a kind mean with the addresses that names have now; `None` if such controllers are
-    /// not for this process.
+    /// What the settings for controllers of a kind mean with the addresses that names have now; `None` if such
+    /// controllers are not for this process.
     fn policy(&mut self, now: Instant, kind: ControllerKind, is_reload: bool) -> Option<Policy> {
         let common = match kind {
             ControllerKind::Discovery => &self.settings.finder.as_ref()?.common,

@@ -1,5 +1,5 @@
-//! From one run to the next: which connections are ours, who listed what, and what is not announced at the moment. Without it a
-//! restart would take storage for somebody else's, or for what nobody lists.
+//! From one run to the next: which connections are ours, who listed what, and what is not announced at the moment.
+//! Without it a restart would take storage for somebody else's, or for what nobody lists.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -67,7 +67,8 @@ impl Machine {
                 legacy.ours = true;
             });
         }
-        // What is listed but not connected at the moment is still listed, although who listed it may be silent next time.
+        // What is listed but not connected at the moment is still listed, although who listed it may be silent next
+        // time.
         if let Some(connector) = &self.connector {
             for id in connector.listed() {
                 about(&id, &|legacy| {

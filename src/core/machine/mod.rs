@@ -157,8 +157,8 @@ impl Machine {
         self.settle(now);
     }
 
-    /// What is to be done next; ask until `None`. Ask after all events that are ready have been handled: what concerns the
-    /// same controller is done once.
+    /// What is to be done next; ask until `None`. Ask after all events that are ready have been handled: what concerns
+    /// the same controller is done once.
     pub fn poll_action(&mut self, now: Instant) -> Option<Action> {
         self.follow_network(now);
         self.links
@@ -171,8 +171,8 @@ impl Machine {
             .or_else(|| std::mem::take(&mut self.unsaved).then_some(Action::Save))
     }
 
-    /// Whether a stop may be completed: nothing is still to be disconnected, but what could not be. That may take as long as a connect that is in
-    /// flight does, a minute and more.
+    /// Whether a stop may be completed: nothing is still to be disconnected, but what could not be. That may take as
+    /// long as a connect that is in flight does, a minute and more.
     pub fn may_stop(&self) -> bool {
         !self.links.is_disconnecting()
     }

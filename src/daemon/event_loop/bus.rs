@@ -64,8 +64,8 @@ impl Daemon {
         }
     }
 
-    /// A finder of ours has all that it is to have from its first word on, and tells how far its pages are evidence. That
-    /// another one does not list something (any more) may mean anything.
+    /// A finder of ours has all that it is to have from its first word on, and tells how far its pages are evidence.
+    /// That another one does not list something (any more) may mean anything.
     fn hear_finder(&mut self, now: Instant, pages: Vec<FinderPage>) {
         self.finder_complaint = None;
         self.finder_is_ours |= pages.iter().any(|page| page.state.is_some());

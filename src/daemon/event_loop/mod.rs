@@ -1,8 +1,8 @@
 //! The poll loop: waits, turns what is ready into events, hands them to the state machines and does what they say.
 //!
-//! Here is what the process has, and in which order what is ready is handled. [`set_up`] is how it begins, [`configuration`]
-//! what the settings change; `uevents`, `helper`, `bus`, `time` and `signals` are where events come from, `actions`
-//! is what is done.
+//! Here is what the process has, and in which order what is ready is handled. [`set_up`] is how it begins,
+//! [`configuration`] what the settings change; `uevents`, `helper`, `bus`, `time` and `signals` are where events come
+//! from, `actions` is what is done.
 
 mod actions;
 mod bus;
@@ -124,8 +124,8 @@ impl Daemon {
         if is_ready(EXCLUSIONS) {
             self.machine.handle(now, Event::HostExcludes(self.exclusions.read()));
         }
-        // Replies are taken in before the uevents are drained and acted upon after that: then all that the kernel said before
-        // a reply was sent is known when the reply is handled, and a recycled device name cannot be mistaken.
+        // Replies are taken in before the uevents are drained and acted upon after that: then all that the kernel said
+        // before a reply was sent is known when the reply is handled, and a recycled device name cannot be mistaken.
         let helper_lost = is_ready(HELPER) && self.requests.receive().is_err();
         if is_ready(UEVENTS) || is_ready(HELPER) {
             self.drain_uevents(now)?;

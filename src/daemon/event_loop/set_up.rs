@@ -101,8 +101,8 @@ impl Daemon {
         self.register_helper()
     }
 
-    /// Adopts what the kernel has, then wants what the configuration says. The uevent socket is open already, so nothing that
-    /// happens from here on is missed.
+    /// Adopts what the kernel has, then wants what the configuration says. The uevent socket is open already, so
+    /// nothing that happens from here on is missed.
     fn begin(&mut self, now: Instant, no_wait: bool, served: Served) -> Result<(), String> {
         self.apply_settings();
         self.override_udev();

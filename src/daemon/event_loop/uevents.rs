@@ -1,4 +1,5 @@
-//! What the kernel tells of its controllers: uevents as they come, and all of sysfs at the start and after any were lost.
+//! What the kernel tells of its controllers: uevents as they come, and all of sysfs at the start and after any were
+//! lost.
 
 use std::io;
 use std::time::Instant;

@@ -85,7 +85,8 @@ impl<'a> Hfi<'a> {
         (segment, bus, function >> 3, function & 0b111)
     }
 
-    /// NL_PREFIX_ORIGIN of Windows: 1 manual, 2 well-known, 3 DHCP, 4 router advertisement; firmware leaves anything there.
+    /// NL_PREFIX_ORIGIN of Windows: 1 manual, 2 well-known, 3 DHCP, 4 router advertisement; firmware leaves anything
+    /// there.
     pub fn ip_origin(&self) -> u8 {
         self.info.ip_origin
     }

@@ -65,7 +65,8 @@ impl<'a> Security<'a> {
         self.keypath
     }
 
-    /// Security types of NVMe/TCP (`SECTYPE_*` of the discovery log page). An empty list, here and below, restricts nothing.
+    /// Security types of NVMe/TCP (`SECTYPE_*` of the discovery log page). An empty list, here and below, restricts
+    /// nothing.
     pub fn channel_algorithms(&self) -> &'a [u8] {
         self.channel_algorithms
     }

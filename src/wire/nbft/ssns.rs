@@ -29,7 +29,8 @@ pub const NIDT_EUI64: u8 = 1;
 pub const NIDT_NGUID: u8 = 2;
 pub const NIDT_UUID: u8 = 3;
 
-/// Why the firmware could not use the namespace (TP8029): what 1.1 appended to the extended information. Zero says nothing.
+/// Why the firmware could not use the namespace (TP8029): what 1.1 appended to the extended information. Zero says
+/// nothing.
 #[derive(Debug, Clone, PartialEq, Eq, FromBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct Diagnostics {
