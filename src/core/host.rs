@@ -71,8 +71,8 @@ impl HostIds {
                 (true, true) => return (expected, None),
                 (true, false) => {
                     let complaint = format!(
-                        "host NQN {nqn} goes with host ID {expected}, but {} is connected under it with {}: the kernel allows \
-                         no other, so new connections have that one too; make both agree, or connect {} anew",
+                        "host NQN {nqn} goes with host ID {expected}, but {} is connected under it with {}: the kernel \
+                         allows no other, so new connections have that one too; make both agree, or connect {} anew",
                         device.name, device.host_id, device.name
                     );
                     return (device.host_id.clone(), Some(complaint));
@@ -83,8 +83,8 @@ impl HostIds {
         }
         let complaint = stranger.map(|device| {
             format!(
-                "host ID {expected} goes with host NQN {nqn}, but {} is connected with it under {}: the kernel will refuse \
-                 to connect; give one of both another host ID",
+                "host ID {expected} goes with host NQN {nqn}, but {} is connected with it under {}: the kernel will \
+                 refuse to connect; give one of both another host ID",
                 device.name, device.host_nqn
             )
         });

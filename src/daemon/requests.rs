@@ -271,7 +271,8 @@ impl Requests {
         fabrics::drop_foreign(request)?;
         if fabrics::use_known_name(request, &self.options) && self.missing.insert("discovery") {
             log::warn!(
-                "this kernel's nvme-fabrics has no option discovery: discovery controllers are asked for by the well-known NQN"
+                "this kernel's nvme-fabrics has no option discovery: discovery controllers are asked for by the \
+                 well-known NQN"
             );
         }
         for option in fabrics::drop_unsupported(request, &self.options)? {

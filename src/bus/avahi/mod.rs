@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! owner appears ── ServiceBrowserNew ── ItemNew ── ServiceResolverNew ── Found ──▶ BusEvent::Announced
-//!                                       ItemRemove ── Free               Failure ── the other address family, later again
+//!                                       ItemRemove ── Free               Failure ── the other family, later again
 //! ```
 //!
 //! Avahi or the bus going away withdraws nothing: what was announced counts until Avahi is back and had time to say it

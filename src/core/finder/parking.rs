@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   Attached ──page read──▶ Parked ──by time, announced, asked──▶ Awaited ──connected──▶ Attached
-//!                                                                    └──not within a minute──▶ Attached, as any other that is lost
+//!                                                                    └──not within a minute──▶ Attached, and lost
 //! ```
 //!
 //! Whether it supports lasting connections a controller says in the entry of its page that describes itself (EPCSD,
