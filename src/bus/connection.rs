@@ -180,11 +180,6 @@ impl SystemBus {
         self.events.pop_front().or_else(|| finder(&mut self.finder)).or_else(|| self.avahi.poll_event())
     }
 
-    /// Whether clients reach us under the role's name.
-    pub fn owns(&self, role: Role) -> bool {
-        matches!(&self.state, State::Joined(joined) if joined.owned.contains(&role))
-    }
-
     /// Sends a signal, if its role's name is ours.
     pub fn emit(&mut self, signal: &Signal, now: Instant) {
         let sent = match (&mut self.state, signal.message()) {

@@ -16,7 +16,6 @@
 
 pub mod address;
 pub mod avahi;
-pub mod avahi_signals;
 pub mod connection;
 pub mod dispatch;
 pub mod finder_client;

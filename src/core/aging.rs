@@ -1,6 +1,6 @@
 //! How long discovery controllers that announced themselves are kept once they neither are announced nor connected
-//! (`zeroconf-connections-persistence`). What became of such a one cannot be known: it may be replaced for good by another
-//! with another address, or come back.
+//! (`zeroconf-connections-persistence`). What became of such a one cannot be known: it may be replaced for good by
+//! another with another address, or come back.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;

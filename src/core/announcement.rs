@@ -1,5 +1,5 @@
-//! Discovery controllers that announce themselves: in the local network, by mDNS and DNS-SD (NVM Express TP8009), or on a
-//! Fibre Channel fabric, of which the kernel tells.
+//! Discovery controllers that announce themselves: in the local network, by mDNS and DNS-SD (NVM Express TP8009), or on
+//! a Fibre Channel fabric, of which the kernel tells.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -76,8 +76,8 @@ impl Announcement {
         })
     }
 
-    /// The controller that it stands for. A TCP connection is bound to the interface that the announcement arrived on, if
-    /// `bind`; for RDMA the kernel knows no such binding.
+    /// The controller that it stands for. A TCP connection is bound to the interface that the announcement arrived on,
+    /// if `bind`; for RDMA the kernel knows no such binding.
     pub fn transport_id(&self, bind: bool, host_nqn: &str) -> TransportId {
         self.seen_via(if bind && self.transport == Transport::Tcp { &self.interface } else { "" }, host_nqn)
     }

@@ -6,8 +6,8 @@ use std::time::Duration;
 const FIRST: Duration = Duration::from_secs(1);
 /// The longest wait: an administrator who repairs something sees the effect within this time even if no event tells us.
 const LONGEST: Duration = Duration::from_secs(60);
-/// The kernel makes all connects of a host wait for each other. A controller that kept the others waiting must leave them
-/// at least this many times as long before it is tried again…
+/// The kernel makes all connects of a host wait for each other. A controller that kept the others waiting must leave
+/// them at least this many times as long before it is tried again…
 const PATIENCE: u32 = 10;
 /// …but not longer than this.
 const LONGEST_PENALTY: Duration = Duration::from_secs(120);
@@ -29,8 +29,8 @@ impl Hold {
         self.time >= HELD_UP
     }
 
-    /// How long others are to have the kernel for themselves. Where nobody waits, nobody gains by a penalty: after an array
-    /// fails over, its storage is to be back soon.
+    /// How long others are to have the kernel for themselves. Where nobody waits, nobody gains by a penalty: after an
+    /// array fails over, its storage is to be back soon.
     fn penalty(&self) -> Duration {
         if self.others_wait { self.time.saturating_mul(PATIENCE).min(LONGEST_PENALTY) } else { Duration::ZERO }
     }
@@ -56,8 +56,8 @@ impl BackOff {
         self.spread(wait)
     }
 
-    /// The wait where something was announced but never answered so far: longer and longer, for nobody but whoever announced
-    /// it expects anything there. Less up to a quarter, as above.
+    /// The wait where something was announced but never answered so far: longer and longer, for nobody but whoever
+    /// announced it expects anything there. Less up to a quarter, as above.
     pub fn delay_where_announced(&mut self, failures: u32) -> Duration {
         const SECONDS: [u64; 7] = [2, 5, 10, 30, 60, 300, 600];
         let index = usize::try_from(failures).unwrap_or(usize::MAX).saturating_sub(1);

@@ -1,7 +1,7 @@
 //! The connector: which I/O controllers should be connected.
 //!
-//! Wanted is what the configuration names and what discovery controllers list, less what the configuration excludes. What
-//! counts as "no longer listed" is for [`Ledger`] alone to say; who is replaced by whom, for [`Succession`].
+//! Wanted is what the configuration names and what discovery controllers list, less what the configuration excludes.
+//! What counts as "no longer listed" is for [`Ledger`] alone to say; who is replaced by whom, for [`Succession`].
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
@@ -53,8 +53,8 @@ impl Connector {
         }
     }
 
-    /// Takes a new configuration in force. What it no longer names or admits goes: the administrator says so. But what it
-    /// names other ways to stays until those are connected.
+    /// Takes a new configuration in force. What it no longer names or admits goes: the administrator says so. But what
+    /// it names other ways to stays until those are connected.
     pub fn configure(&mut self, now: Instant, rules: Rules, links: &mut Links) {
         self.rules = rules;
         self.options.clear();
@@ -75,7 +75,7 @@ impl Connector {
         }
         self.succession.change(&before, &configured, |one, dropped, is_new| {
             let leads_there = one.subsysnqn() == dropped.subsysnqn() && (is_new || one.is_same_address(dropped));
-            leads_there && !links.is_live(&LinkId { kind: ControllerKind::Io, tid: Rc::new(one.clone()) })
+            leads_there && !links.is_live(&link_id(&Rc::new(one.clone())))
         });
         self.let_successors_in(now, links);
         for path in &unwanted {
@@ -223,7 +223,7 @@ impl Connector {
 
     /// Every path that a discovery controller lists.
     pub fn listed(&self) -> impl Iterator<Item = LinkId> {
-        self.ledger.paths().map(|(path, _)| LinkId { kind: ControllerKind::Io, tid: path.clone() })
+        self.ledger.paths().map(|(path, _)| link_id(path))
     }
 
     /// The discovery controllers that list a path.

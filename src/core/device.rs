@@ -86,8 +86,8 @@ impl Device {
         self.owner.as_deref() == Some("nbft")
     }
 
-    /// Whether it was connected for one look only, as by `nvme discover`, and will be gone in a moment: such a discovery
-    /// controller has no keep alive.
+    /// Whether it was connected for one look only, as by `nvme discover`, and will be gone in a moment: such a
+    /// discovery controller has no keep alive.
     pub fn is_passing(&self) -> bool {
         self.kind == ControllerKind::Discovery && self.kato == Some(0) && self.owner.as_deref() != Some(US)
     }
@@ -122,9 +122,10 @@ impl Device {
 
     /// Whether this kernel controller serves `wanted`, so that connecting again would duplicate it.
     ///
-    /// The rule of nvme-stas, see "Nothing is connected twice" in README: transport, service id, address and host NQN are equal; the NQN
-    /// is equal, or `wanted` asks for the well-known discovery NQN, to which a TP8013 controller answers with its own; and
-    /// the pinning (interface, source address) that `wanted` asks for is what the connection has.
+    /// The rule of nvme-stas, see "Nothing is connected twice" in README: transport, service id, address and host NQN
+    /// are equal; the NQN is equal, or `wanted` asks for the well-known discovery NQN, to which a TP8013 controller
+    /// answers with its own; and the pinning (interface, source address) that `wanted` asks for is what the connection
+    /// has.
     pub fn serves(&self, wanted: &TransportId, kind: ControllerKind) -> bool {
         let same_subsystem = self.subsysnqn == wanted.subsysnqn()
             || (kind == ControllerKind::Discovery && wanted.subsysnqn() == DISCOVERY_NQN);
@@ -151,15 +152,15 @@ impl Device {
         }
     }
 
-    /// `actual` is what the connection uses, `given` what its creator asked for; where sysfs has neither, a match is assumed:
-    /// a duplicate is worse than an unpinned path.
+    /// `actual` is what the connection uses, `given` what its creator asked for; where sysfs has neither, a match is
+    /// assumed: a duplicate is worse than an unpinned path.
     fn matches_pin(&self, wanted: &str, actual: &str, given: &str) -> bool {
         wanted.is_empty() || wanted == actual || wanted == given || (actual.is_empty() && given.is_empty())
     }
 }
 
-/// Splits the sysfs `address` attribute (`traddr=…,trsvcid=…,src_addr=…`) and hands each value to `take`, canonical where
-/// it is an address. The kernel writes `none` for what was not given (kernel: `nvmf_get_address`).
+/// Splits the sysfs `address` attribute (`traddr=…,trsvcid=…,src_addr=…`) and hands each value to `take`, canonical
+/// where it is an address. The kernel writes `none` for what was not given (kernel: `nvmf_get_address`).
 pub fn parse_sysfs_address(transport: Transport, attribute: &str, mut take: impl FnMut(&str, String)) {
     for (key, value) in
         attribute.trim().split(',').filter_map(|part| part.split_once('=')).filter(|(_, value)| *value != "none")

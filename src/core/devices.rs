@@ -1,5 +1,5 @@
-//! The NVMe-oF controllers that the kernel has, found by name and by place; which links each of them serves, and which of
-//! them are ours. All of that ends with the controller: a recycled name begins anew.
+//! The NVMe-oF controllers that the kernel has, found by name and by place; which links each of them serves, and which
+//! of them are ours. All of that ends with the controller: a recycled name begins anew.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -78,8 +78,8 @@ impl Devices {
         names.filter_map(|name| self.adoptable(name)).filter(move |device| device.serves(wanted, kind))
     }
 
-    /// The discovery controller that a connect of `wanted` made in an earlier run, even if it reports another NQN than it was
-    /// asked for by.
+    /// The discovery controller that a connect of `wanted` made in an earlier run, even if it reports another NQN than
+    /// it was asked for by.
     pub fn made_for(&self, wanted: &TransportId) -> Option<&Device> {
         let kind = ControllerKind::Discovery;
         let place = place_of(wanted.transport(), wanted.traddr(), wanted.trsvcid(), kind, "");

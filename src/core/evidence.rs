@@ -4,18 +4,17 @@
 //! controller that listed it has taken that back, and there are just two ways to take it back:
 //!
 //! - a fresh and complete log page of that controller no longer lists the path ([`Testimony::Fresh`]);
-//! - the administrator's configuration dropped that controller ([`Ledger::hear_all_sources`]), and each controller that the
-//!   same change named instead has been heard (see [`Succession`]).
+//! - the administrator's configuration dropped that controller ([`Ledger::hear_all_sources`]), and each controller that
+//!   the same change named instead has been heard (see [`Succession`]).
 //!
 //! Nothing else counts: a controller that is unreachable, a page that could not be read, a daemon or a bus that is away
-//! say nothing against a path. Nor does it that nobody refers to a controller any more ([`Testimony::Forgotten`]): a cluster
-//! that lists its discovery services as they come and go drops the referral to one that has crashed or moved, while the
-//! storage behind it works on; and zoning shows in the pages that list the storage itself. A page that is no longer current
-//! ([`Testimony::Stale`]) may add paths, never withdraw them.
-//! This is the one place that knows the rule.
+//! say nothing against a path. Nor does it that nobody refers to a controller any more ([`Testimony::Forgotten`]): a
+//! cluster that lists its discovery services as they come and go drops the referral to one that has crashed or moved,
+//! while the storage behind it works on; and zoning shows in the pages that list the storage itself. A page that is no
+//! longer current ([`Testimony::Stale`]) may add paths, never withdraw them. This is the one place that knows the rule.
 //!
-//! What nobody ever listed can be judged only by who knows all: every discovery controller there is has given a fresh page
-//! ([`Ledger::is_complete`]).
+//! What nobody ever listed can be judged only by who knows all: every discovery controller there is has given a fresh
+//! page ([`Ledger::is_complete`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -31,9 +30,9 @@ pub enum Testimony {
     Fresh(Listing),
     /// It cannot be asked at present; this is what is left of its last page, perhaps nothing.
     Stale(Listing),
-    /// It was known from an announcement only, and has been neither announced nor connected for too long; or from referrals
-    /// only, and the last one is gone. It has taken nothing back itself, so this is no evidence: what it listed is not wanted
-    /// any more, but what is connected stays.
+    /// It was known from an announcement only, and has been neither announced nor connected for too long; or from
+    /// referrals only, and the last one is gone. It has taken nothing back itself, so this is no evidence: what it
+    /// listed is not wanted any more, but what is connected stays.
     Forgotten,
 }
 
@@ -113,9 +112,9 @@ impl Ledger {
         }
     }
 
-    /// Notes that these are all the discovery controllers that there are, without the administrator having said so: announced
-    /// ones and referrals come and go. A referral that comes while somebody is waited for may be part of what that one has to
-    /// say: it is waited for, too.
+    /// Notes that these are all the discovery controllers that there are, without the administrator having said so:
+    /// announced ones and referrals come and go. A referral that comes while somebody is waited for may be part of what
+    /// that one has to say: it is waited for, too.
     pub fn follow_sources(&mut self, sources: BTreeSet<Rc<TransportId>>, is_announced: impl Fn(&TransportId) -> bool) {
         let is_new = |source: &&Rc<TransportId>| !self.by_source.contains_key(*source) && !self.knows(source);
         let newcomers = sources.iter().filter(is_new).filter(|source| !is_announced(source)).cloned().collect();
@@ -128,10 +127,10 @@ impl Ledger {
         self.known.as_ref().is_some_and(|known| known.contains(source))
     }
 
-    /// Notes that these are all the discovery controllers that there are: what others listed becomes void, once those have
-    /// been heard that came in their place. In the place of one that leaves is who comes in the same change, and who is asked
-    /// at the same address by another name or pinning and has no fresh page. Nobody waits for one that is there because it
-    /// `is_announced`: it replaces none, and may never be heard.
+    /// Notes that these are all the discovery controllers that there are: what others listed becomes void, once those
+    /// have been heard that came in their place. In the place of one that leaves is who comes in the same change, and
+    /// who is asked at the same address by another name or pinning and has no fresh page. Nobody waits for one that is
+    /// there because it `is_announced`: it replaces none, and may never be heard.
     pub fn hear_all_sources(
         &mut self,
         sources: BTreeSet<Rc<TransportId>>,
@@ -187,7 +186,8 @@ impl Ledger {
         }
     }
 
-    /// Whether every discovery controller that there is has given a fresh page: what none of them lists is wanted by none.
+    /// Whether every discovery controller that there is has given a fresh page: what none of them lists is wanted by
+    /// none.
     pub fn is_complete(&self) -> bool {
         self.known.as_ref().is_some_and(|known| known.is_subset(&self.fresh))
     }
@@ -214,6 +214,7 @@ impl Ledger {
     }
 
     /// Every discovery controller that lists anything.
+    #[cfg(test)]
     pub fn sources(&self) -> impl Iterator<Item = &Rc<TransportId>> {
         self.by_source.keys()
     }

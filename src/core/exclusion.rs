@@ -1,7 +1,8 @@
 //! The host's list of controllers that no program is to connect of its own accord, nvme-cli's `exclusions.conf`.
 //!
-//! It stands in the way of a connect and of nothing else: what is connected stays connected and is listened to, by us as by the
-//! other programs that heed it. Which is why it is not the `exclude` of our own configuration, which ends connections.
+//! It stands in the way of a connect and of nothing else: what is connected stays connected and is listened to, by us
+//! as by the other programs that heed it. Which is why it is not the `exclude` of our own configuration, which ends
+//! connections.
 
 use crate::core::tid::{Transport, TransportId, canonical_address, canonical_service};
 

@@ -1,8 +1,8 @@
 //! The ports of Fibre Channel targets that the kernel told of.
 //!
-//! It tells of a port when that comes to the fabric, and of all ports once more when it is asked to: whatever it has not told
-//! of between the question and the answer is there no more. It does not tell when a port goes (kernel: drivers/nvme/host/fc.c,
-//! `nvme_fc_signal_discovery_scan`, `nvme_fc_nvme_discovery_store`).
+//! It tells of a port when that comes to the fabric, and of all ports once more when it is asked to: whatever it has
+//! not told of between the question and the answer is there no more. It does not tell when a port goes (kernel:
+//! drivers/nvme/host/fc.c, `nvme_fc_signal_discovery_scan`, `nvme_fc_nvme_discovery_store`).
 
 use std::collections::BTreeSet;
 

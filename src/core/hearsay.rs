@@ -1,8 +1,9 @@
-//! What a finder in another process says about its discovery controllers, and what it means that one is missing from that.
+//! What a finder in another process says about its discovery controllers, and what it means that one is missing from
+//! that.
 //!
-//! The administrator may have dropped it, whose word counts against what it listed; or the finder forgot it, which counts
-//! against nothing: see [`evidence`](crate::core::evidence). The finder tells why it knows each one, and its log pages tell
-//! who refers to whom; the rest follows. When in doubt, it was forgotten.
+//! The administrator may have dropped it, whose word counts against what it listed; or the finder forgot it, which
+//! counts against nothing: see [`evidence`](crate::core::evidence). The finder tells why it knows each one, and its log
+//! pages tell who refers to whom; the rest follows. When in doubt, it was forgotten.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;

@@ -1,9 +1,9 @@
 //! Which host id goes with which host NQN.
 //!
-//! The kernel takes them one to one: a host NQN that is in use with one id is refused with another, and the reverse (kernel:
-//! `nvmf_host_add`). What is in use counts, then, for nothing else can be connected. Else it is what the configuration says;
-//! else the UUID that the NQN is made of; else one made of the NQN and this host's id, so that each of both daemons, on each
-//! day, finds the same.
+//! The kernel takes them one to one: a host NQN that is in use with one id is refused with another, and the reverse
+//! (kernel: `nvmf_host_add`). What is in use counts, then, for nothing else can be connected. Else it is what the
+//! configuration says; else the UUID that the NQN is made of; else one made of the NQN and this host's id, so that each
+//! of both daemons, on each day, finds the same.
 
 use std::collections::BTreeMap;
 
@@ -23,8 +23,8 @@ pub struct HostIds {
 }
 
 impl HostIds {
-    /// `given` are host NQNs with their ids; the first of two that contradict each other counts, and the host's own before all.
-    /// What is wrong with the others comes along.
+    /// `given` are host NQNs with their ids; the first of two that contradict each other counts, and the host's own
+    /// before all. What is wrong with the others comes along.
     pub fn new<'a>(
         own_nqn: &str,
         own_id: &str,
@@ -71,8 +71,8 @@ impl HostIds {
                 (true, true) => return (expected, None),
                 (true, false) => {
                     let complaint = format!(
-                        "host NQN {nqn} goes with host ID {expected}, but {} is connected under it with {}: the kernel allows \
-                         no other, so new connections have that one too; make both agree, or connect {} anew",
+                        "host NQN {nqn} goes with host ID {expected}, but {} is connected under it with {}: the kernel \
+                         allows no other, so new connections have that one too; make both agree, or connect {} anew",
                         device.name, device.host_id, device.name
                     );
                     return (device.host_id.clone(), Some(complaint));
@@ -83,8 +83,8 @@ impl HostIds {
         }
         let complaint = stranger.map(|device| {
             format!(
-                "host ID {expected} goes with host NQN {nqn}, but {} is connected with it under {}: the kernel will refuse \
-                 to connect; give one of both another host ID",
+                "host ID {expected} goes with host NQN {nqn}, but {} is connected with it under {}: the kernel will \
+                 refuse to connect; give one of both another host ID",
                 device.name, device.host_nqn
             )
         });

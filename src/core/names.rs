@@ -1,18 +1,18 @@
 //! Host names in the configuration: which addresses each has, and which of them a controller is wanted at.
 //!
-//! The finder and the connector know addresses only: before they see a configuration, the names in it are replaced, and that
-//! is done again whenever a name or a link has news. A name without an address so far stands for itself, and waits: it is
-//! listed, and it counts as a discovery controller that was not heard yet ([`evidence`](super::evidence)).
+//! The finder and the connector know addresses only: before they see a configuration, the names in it are replaced, and
+//! that is done again whenever a name or a link has news. A name without an address so far stands for itself, and
+//! waits: it is listed, and it counts as a discovery controller that was not heard yet ([`evidence`](super::evidence)).
 //!
 //! - A name is resolved at each configuration, and again when what is behind its addresses fails or is lost. A name of
 //!   several controllers is resolved once.
-//! - Its addresses are tried in turn, those of the preferred family first; each has its own waits ([`Links`] keeps them).
-//!   What the kernel is connected to already comes before all others.
+//! - Its addresses are tried in turn, those of the preferred family first; each has its own waits ([`Links`] keeps
+//!   them). What the kernel is connected to already comes before all others.
 //! - What is connected stays, whatever the name stands for by now. And a discovery controller that was connected stays
-//!   wanted beside the one that is tried in its place, until a reload: that it was lost is no evidence against anything that
-//!   it listed.
-//! - Storage that the configuration does not name any more stays until the names in its place have an address, and for I/O
-//!   controllers a connection: it may be the same.
+//!   wanted beside the one that is tried in its place, until a reload: that it was lost is no evidence against anything
+//!   that it listed.
+//! - A discovery controller that the configuration does not name any more stays until all names have an address: one of
+//!   them may stand for it. For I/O controllers, [`succession`](super::succession) says who waits for whom.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
@@ -23,7 +23,7 @@ use crate::core::deadlines::Deadlines;
 use crate::core::device::ControllerKind;
 use crate::core::links::{LinkId, Links};
 use crate::core::note::Note;
-use crate::core::policy::{Policy, Spared};
+use crate::core::policy::Policy;
 use crate::core::tid::{Transport, TransportId, canonical_address, is_usable_address};
 use crate::core::{Action, Ticket};
 
@@ -70,10 +70,6 @@ struct Named {
     current: Option<Rc<TransportId>>,
     /// Others that were connected, and stay wanted.
     kept: BTreeSet<Rc<TransportId>>,
-    /// Since it came into the configuration.
-    was_connected: bool,
-    /// It came with the last configuration.
-    is_new: bool,
 }
 
 impl Names {
@@ -93,7 +89,6 @@ impl Names {
     /// Takes a new configuration in force: all links that it has by name. All names are resolved anew.
     pub fn configure(&mut self, named: BTreeSet<LinkId>, links: &mut Links) {
         self.controllers.retain(|id, _| named.contains(id));
-        self.controllers.values_mut().for_each(|known| known.is_new = false);
         let before = std::mem::take(&mut self.names);
         for name in before.keys() {
             self.retries.cancel(name);
@@ -103,24 +98,22 @@ impl Names {
         for id in named {
             let name: Rc<str> = id.tid.traddr().into();
             self.names.entry(name).or_default().reloads = true;
-            self.controllers.entry(id).or_insert_with(|| Named { is_new: true, ..Named::default() });
+            self.controllers.entry(id).or_default();
         }
         self.hurry_all(links, |_| true);
     }
 
-    /// The same settings with addresses in the place of names; and what is to be spared meanwhile.
+    /// The same settings with addresses in the place of names.
     pub fn expand(&mut self, now: Instant, kind: ControllerKind, mut policy: Policy, links: &Links) -> Policy {
         let of_kind = |id: &LinkId| id.kind == kind;
         self.by_address.retain(|id, _| !of_kind(id));
-        let mut spared = Spared::default();
+        let mut awaits_addresses = false;
         for (id, named) in self.controllers.iter_mut().filter(|(id, _)| of_kind(id)) {
             let name = self.names.get(id.tid.traddr());
             let addresses = name.map(|name| name.addresses.as_slice()).unwrap_or_default();
             named.candidates = policy.candidates(&id.tid, addresses).map(Rc::new).collect();
             named.choose(kind, &policy, links);
-            let is_unresolved = named.current.is_none();
-            spared.replaced |= is_unresolved || (kind == ControllerKind::Io && named.is_new && !named.was_connected);
-            spared.leftovers |= is_unresolved || (kind == ControllerKind::Io && !named.was_connected);
+            awaits_addresses |= named.current.is_none();
             for tid in named.candidates.iter().chain(&named.current).chain(&named.kept) {
                 let address = LinkId { kind, tid: tid.clone() };
                 self.by_address.entry(address).or_default().insert(id.clone());
@@ -131,7 +124,7 @@ impl Names {
             let tids = named.into_iter().flat_map(|named| named.current.iter().chain(&named.kept));
             tids.map(|tid| tid.traddr().to_owned()).collect()
         });
-        policy.spare(spared);
+        policy.set_awaits_addresses(awaits_addresses);
         self.complain_of_families(now, kind);
         policy
     }
@@ -213,10 +206,8 @@ impl Names {
             let Some(named) = self.controllers.get_mut(&of) else {
                 continue;
             };
-            self.changed |= !named.was_connected;
-            named.was_connected = true;
             if id.kind == ControllerKind::Discovery {
-                named.kept.insert(id.tid.clone());
+                self.changed |= named.kept.insert(id.tid.clone());
             }
             let is_live = |tid: &Rc<TransportId>| links.is_live(&LinkId { kind: id.kind, tid: tid.clone() });
             if !named.current.as_ref().is_some_and(is_live) {

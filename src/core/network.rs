@@ -1,8 +1,8 @@
-//! Changes in the network of this host that may make something reachable: whom each concerns, and how often they may be a
-//! reason for haste.
+//! Changes in the network of this host that may make something reachable: whom each concerns, and how often they may be
+//! a reason for haste.
 //!
-//! Where containers come and go, links come up all the time; what is dead for good must not be tried each time. So a few
-//! changes are followed at once, more only at the pace of [`PERIOD`]; none is forgotten.
+//! Where containers come and go, links come up all the time; what is dead for good must not be tried each time. So a
+//! few changes are followed at once, more only at the pace of [`PERIOD`]; none is forgotten.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;

@@ -216,9 +216,9 @@ impl fmt::Display for Note {
             Note::RegistrationUnanswered { id, device } => {
                 write!(
                     f,
-                    "{id}: {device} did not answer the registration of this host, or was lost over it; once it is"
-                )?;
-                f.write_str(" connected again, its log page is read without; a reload tries again to register")
+                    "{id}: {device} did not answer the registration of this host, or was lost over it; once it is \
+                     connected again, its log page is read without; a reload tries again to register"
+                )
             }
             Note::NotInquired { id, why } => {
                 write!(f, "{id}: what it can do beyond the log page could not be asked: {why}; going on without")
@@ -244,9 +244,9 @@ impl fmt::Display for Note {
             Note::Barred { id, bar: Bar::Attempts(limit) } => {
                 write!(
                     f,
-                    "{id}: not connected after {limit} attempts, and the discovery controller does not reach it either"
-                )?;
-                f.write_str(" (NCC): waiting until it does")
+                    "{id}: not connected after {limit} attempts, and the discovery controller does not reach it \
+                     either (NCC): waiting until it does"
+                )
             }
             Note::Barred { id, bar: Bar::Excluded(place) } => {
                 write!(f, "{id}: not connected, because {place} excludes it")
@@ -277,9 +277,9 @@ impl fmt::Display for Note {
             Note::NotReferred { id } => {
                 write!(
                     f,
-                    "{id}: no discovery controller refers to it any more: forgotten; what it listed and is connected"
-                )?;
-                f.write_str(" stays")
+                    "{id}: no discovery controller refers to it any more: forgotten; what it listed and is connected \
+                     stays"
+                )
             }
             Note::TooManyReferrals { limit } => {
                 write!(f, "{limit} discovery controllers are known from referrals: further ones are not followed")
@@ -298,9 +298,9 @@ impl fmt::Display for Note {
             Note::Forgotten { id } => {
                 write!(
                     f,
-                    "{id}: neither announced nor connected for as long as configured: forgotten; what it listed and"
-                )?;
-                f.write_str(" is connected stays")
+                    "{id}: neither announced nor connected for as long as configured: forgotten; what it listed and \
+                     is connected stays"
+                )
             }
             Note::Unresolved { name, why, waiting: 0, .. } => {
                 write!(f, "{name}: not resolved: {why}; the addresses that are known stay in force")

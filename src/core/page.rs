@@ -33,11 +33,9 @@ impl Page {
     pub fn entries(&self) -> &[Entry] {
         LogPage::new(&self.bytes).map_or(&[], |page| page.entries())
     }
-}
 
-impl Page {
-    /// Whether the controller describes itself here, and does not claim to support lasting connections (EPCSD). It may do so
-    /// once for each of its ports.
+    /// Whether the controller describes itself here, and does not claim to support lasting connections (EPCSD). It may
+    /// do so once for each of its ports.
     pub fn declines_persistence(&self) -> bool {
         let mut its_own = self.entries().iter().filter(|entry| entry.subtype() == SUBTYPE_CURRENT).peekable();
         its_own.peek().is_some() && its_own.all(|entry| entry.eflags() & EFLAG_EPCSD == 0)
@@ -101,8 +99,8 @@ impl<'a> Listed<'a> {
         })
     }
 
-    /// The controller that this entry stands for, seen from the discovery controller that lists it, whose interface, source
-    /// address and host NQN it inherits. `Ok(None)`: none but that one itself. `Err`: nonsense.
+    /// The controller that this entry stands for, seen from the discovery controller that lists it, whose interface,
+    /// source address and host NQN it inherits. `Ok(None)`: none but that one itself. `Err`: nonsense.
     pub fn target(&self, from: &TransportId) -> Result<Option<(ControllerKind, TransportId)>, String> {
         let kind = match self.subtype {
             Subtype::Nvme => ControllerKind::Io,
@@ -143,8 +141,8 @@ impl<'a> Listed<'a> {
         Ok(Some((kind, TransportId::new(transport, spelling))))
     }
 
-    /// The address. A link-local one means something on one interface only, and who is not on this host cannot know its name:
-    /// it is the one on which the discovery controller was reached.
+    /// The address. A link-local one means something on one interface only, and who is not on this host cannot know its
+    /// name: it is the one on which the discovery controller was reached.
     fn zoned(&self, from: &'a TransportId) -> Cow<'a, str> {
         let ours = parse_ip(from.traddr()).and_then(|(_, zone)| zone).unwrap_or(from.host_iface());
         match parse_ip(self.traddr) {

@@ -15,18 +15,10 @@ use crate::core::tid::{Spelling, TransportId, canonical_address, canonical_servi
 pub struct Policy {
     common: Common,
     host_nqn: String,
-    spared: Spared,
+    /// A host name in it has no address yet.
+    awaits_addresses: bool,
     /// What cannot be used was reported before.
     quiet: bool,
-}
-
-/// What stays although the configuration does not name it, because host names in it may yet turn out to stand for it.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Spared {
-    /// What the configuration before named.
-    pub replaced: bool,
-    /// What an earlier run connected.
-    pub leftovers: bool,
 }
 
 /// The controllers that the configuration names, with the options to connect each with.
@@ -93,7 +85,8 @@ impl Policy {
         tids.filter(|tid| tid.is_name() && self.admits_name(tid).is_ok())
     }
 
-    /// A controller by these addresses of its name, as far as they may be connected, those of the preferred family first.
+    /// A controller by these addresses of its name, as far as they may be connected, those of the preferred family
+    /// first.
     pub fn candidates(&self, named: &TransportId, addresses: &[String]) -> impl Iterator<Item = TransportId> {
         let ipv6_first = matches!(self.common.ip_family, IpFamily::Ipv6 | IpFamily::Ipv6Ipv4);
         let mut tids: Vec<TransportId> = addresses.iter().map(|address| named.at(address)).collect();
@@ -116,17 +109,14 @@ impl Policy {
         }
     }
 
-    pub fn spare(&mut self, spared: Spared) {
-        self.spared = spared;
+    pub fn set_awaits_addresses(&mut self, awaits: bool) {
+        self.awaits_addresses = awaits;
     }
 
-    /// Whether something that is not configured, but could be, was configured before and is to stay for now.
-    pub fn spares_replaced(&self, tid: &TransportId) -> bool {
-        self.spared.replaced && self.admits(tid).is_ok()
-    }
-
-    pub fn spares_leftovers(&self) -> bool {
-        self.spared.leftovers
+    /// Whether a host name in the configuration has no address yet: it may turn out to stand for what is not named any
+    /// more.
+    pub fn awaits_addresses(&self) -> bool {
+        self.awaits_addresses
     }
 
     /// It is the same configuration, with other addresses for its names.

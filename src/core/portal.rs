@@ -1,9 +1,10 @@
 //! Portals: the network ends behind which controllers are, and whether they answer.
 //!
-//! The kernel makes all connects of a host wait for each other, up to 3 s for an address where nothing answers, 10 s where
-//! something accepts the connection but does not speak NVMe/TCP, and 60 s where it goes quiet later. So a portal is probed
-//! first, by the daemon's own non-blocking connect and Initialize Connection Request. All controllers behind a portal share
-//! the answer, the back-off and the retry: 250 subsystems behind a dead address cost one probe at a time.
+//! The kernel makes all connects of a host wait for each other, up to 3 s for an address where nothing answers, 10 s
+//! where something accepts the connection but does not speak NVMe/TCP, and 60 s where it goes quiet later. So a portal
+//! is probed first, by the daemon's own non-blocking connect and Initialize Connection Request. All controllers behind
+//! a portal share the answer, the back-off and the retry: 250 subsystems behind a dead address cost one probe at a
+//! time.
 
 use std::fmt;
 
@@ -52,8 +53,8 @@ impl fmt::Display for PortalId {
     }
 }
 
-/// Whether a failed connect says something about the portal, and not just about one controller behind it: nothing got as
-/// far as the controller, or nothing could be sent from here.
+/// Whether a failed connect says something about the portal, and not just about one controller behind it: nothing got
+/// as far as the controller, or nothing could be sent from here.
 pub fn blames_portal(failure: &Failure) -> bool {
     const NETWORK: [Errno; 10] = [
         Errno::ECONNREFUSED,

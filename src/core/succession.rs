@@ -1,5 +1,5 @@
-//! Who comes in place of whom. Whoever the administrator drops is let go only when those that the same change named instead
-//! are there: who corrects an address or a pinning does not mean to lose the storage behind it.
+//! Who comes in place of whom. Whoever the administrator drops is let go only when those that the same change named
+//! instead are there: who corrects an address or a pinning does not mean to lose the storage behind it.
 //!
 //! Discovery controllers are there when they have been heard, I/O controllers when they are connected.
 
@@ -15,8 +15,8 @@ pub struct Succession {
 }
 
 impl Succession {
-    /// The administrator replaces those of `before` by those of `now`. `may_replace` says whether one of `now` is in the place
-    /// of a dropped one and not there yet; its last argument, whether it comes with this change.
+    /// The administrator replaces those of `before` by those of `now`. `may_replace` says whether one of `now` is in
+    /// the place of a dropped one and not there yet; its last argument, whether it comes with this change.
     pub fn change(
         &mut self,
         before: &BTreeSet<Rc<TransportId>>,
@@ -39,8 +39,8 @@ impl Succession {
         }
     }
 
-    /// These are all that there are now, without the administrator having said so: who is among them again is not dropped,
-    /// and nobody waits for who is not. Where somebody is waited for, so are the `newcomers`.
+    /// These are all that there are now, without the administrator having said so: who is among them again is not
+    /// dropped, and nobody waits for who is not. Where somebody is waited for, so are the `newcomers`.
     pub fn follow(&mut self, now: &BTreeSet<Rc<TransportId>>, newcomers: &BTreeSet<Rc<TransportId>>) {
         self.dropped.retain(|one, _| !now.contains(one));
         for awaited in self.dropped.values_mut() {

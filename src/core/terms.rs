@@ -1,7 +1,7 @@
 //! What a log page entry says of a path beyond where it is.
 //!
-//! Facts: NVM Express Base Specification, "Discovery Log Page Entry", TREQ; TP8010 for NCC (Not Connected to CDC). nvme-cli
-//! too takes TLS from TREQ and does without submission queue flow control where the entry allows that.
+//! Facts: NVM Express Base Specification, "Discovery Log Page Entry", TREQ; TP8010 for NCC (Not Connected to CDC).
+//! nvme-cli too takes TLS from TREQ and does without submission queue flow control where the entry allows that.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -23,8 +23,8 @@ pub struct Terms {
 }
 
 impl Terms {
-    /// `treq` and `eflags` as the entry has them. What makes the channel of another transport secure is not the host driver's
-    /// business.
+    /// `treq` and `eflags` as the entry has them. What makes the channel of another transport secure is not the host
+    /// driver's business.
     pub fn new(transport: Transport, treq: u8, eflags: u16) -> Terms {
         Terms {
             cut_off: eflags & EFLAG_NCC != 0,

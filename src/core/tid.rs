@@ -1,8 +1,9 @@
 //! Transport ids: what tells one NVMe-oF controller from another.
 //!
-//! A [`TransportId`] is canonical from the moment it is made: IP addresses are compared as addresses (an IPv4-mapped IPv6
-//! address equals the IPv4 one, a zone is kept), FC and loop addresses without case. So `==`, `Ord` and map look-ups on
-//! transport ids mean "the same controller as asked for", and no other place needs to know how addresses are spelled.
+//! A [`TransportId`] is canonical from the moment it is made: IP addresses are compared as addresses (an IPv4-mapped
+//! IPv6 address equals the IPv4 one, a zone is kept), FC and loop addresses without case. So `==`, `Ord` and map
+//! look-ups on transport ids mean "the same controller as asked for", and no other place needs to know how addresses
+//! are spelled.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -88,7 +89,8 @@ pub struct Spelling<'a> {
 }
 
 impl TransportId {
-    /// Brings a spelling into canonical form. Does not judge whether the address makes sense: see [`is_usable_address`].
+    /// Brings a spelling into canonical form. Does not judge whether the address makes sense: see
+    /// [`is_usable_address`].
     pub fn new(transport: Transport, spelling: Spelling<'_>) -> TransportId {
         TransportId {
             transport,
@@ -129,7 +131,8 @@ impl TransportId {
         &self.host_nqn
     }
 
-    /// Whether both are reached at the same address and port, whatever they are called there and whatever the way to it.
+    /// Whether both are reached at the same address and port, whatever they are called there and whatever the way to
+    /// it.
     pub fn is_same_address(&self, other: &TransportId) -> bool {
         (self.transport, &self.traddr, &self.trsvcid) == (other.transport, &other.traddr, &other.trsvcid)
     }
@@ -192,7 +195,8 @@ fn is_fc_address(traddr: &str) -> bool {
     names.is_some_and(|(node, port)| is_wwn(node) && is_wwn(port))
 }
 
-/// What the kernel takes for an interface name (`dev_valid_name`), without what would end an option of a connect string.
+/// What the kernel takes for an interface name (`dev_valid_name`), without what would end an option of a connect
+/// string.
 fn is_interface_name(text: &str) -> bool {
     (1..IFNAMSIZ).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'/' | b':' | b',' | b'%'))

@@ -1,13 +1,12 @@
 //! What we note in the registry of the host, and when: see [`registry`](crate::kernel::registry).
 //!
-//! What we connect is noted at once, what we use of others' only if nobody manages it. The note goes when we no longer use the
-//! controller; it stays when we stop, for we come back. It is ours to remove only as long as it bears the stamp that we know:
-//! by then the number may be another controller's, and the note another daemon's.
+//! What we connect is noted at once, what we use of others' only if nobody manages it. The note goes when we no longer
+//! use the controller; it stays when we stop, for we come back. It is ours to remove only as long as it bears the stamp
+//! that we know: by then the number may be another controller's, and the note another daemon's.
 //!
 //! Two small files in memory for each connect: that is done in the loop.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use crate::core::Change;
 use crate::core::device::US;
@@ -42,8 +41,7 @@ impl Claims {
                 self.stamps.insert(device.to_owned(), stamp);
             }
             Err(error) if !self.complained => {
-                let root = Path::new(DIRECTORY).display();
-                log::warn!("{root}: cannot be written: {error}; other programs will not know what we manage");
+                log::warn!("{DIRECTORY}: cannot be written: {error}; other programs will not know what we manage");
                 self.complained = true;
             }
             Err(_) => {}

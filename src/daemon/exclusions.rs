@@ -1,5 +1,5 @@
-//! The host's list of exclusions, and when it changes. That is noticed at once: `nvme disconnect --exclude` writes it and then
-//! disconnects, and what it disconnects is not to be back before anybody has told us to look.
+//! The host's list of exclusions, and when it changes. That is noticed at once: `nvme disconnect --exclude` writes it
+//! and then disconnects, and what it disconnects is not to be back before anybody has told us to look.
 
 use std::collections::BTreeSet;
 use std::io;

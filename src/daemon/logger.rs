@@ -78,8 +78,8 @@ impl Log for StandardError {
     fn flush(&self) {}
 }
 
-/// Whether standard error takes a line now. A journal that hangs, perhaps because its disk is one that we are to bring back,
-/// must not make us hang: it misses lines instead.
+/// Whether standard error takes a line now. A journal that hangs, perhaps because its disk is one that we are to bring
+/// back, must not make us hang: it misses lines instead.
 fn has_room() -> bool {
     let stderr = io::stderr();
     let mut poll = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];

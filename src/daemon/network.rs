@@ -1,5 +1,5 @@
-//! Listens to the kernel about the network, as long as somebody waits for something to become reachable: with everything
-//! connected, no container that comes or goes wakes us up.
+//! Listens to the kernel about the network, as long as somebody waits for something to become reachable: with
+//! everything connected, no container that comes or goes wakes us up.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;

@@ -1,4 +1,5 @@
-//! Readiness notification to the service manager (sd_notify(3)): a datagram to `NOTIFY_SOCKET`, nothing where it is not set.
+//! Readiness notification to the service manager (sd_notify(3)): a datagram to `NOTIFY_SOCKET`, nothing where it is not
+//! set.
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;

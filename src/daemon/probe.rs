@@ -1,5 +1,5 @@
-//! Whether an NVMe/TCP controller answers at a portal: a non-blocking connect and an Initialize Connection Request, so that
-//! nothing has to be asked of the kernel driver that would hold up every other connect of the host.
+//! Whether an NVMe/TCP controller answers at a portal: a non-blocking connect and an Initialize Connection Request, so
+//! that nothing has to be asked of the kernel driver that would hold up every other connect of the host.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsString;

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use serde_json::{Map, Value, json};
 
-use crate::bus::avahi_signals::SERVICE_TYPES;
+use crate::bus::avahi::signals::SERVICE_TYPES;
 use crate::bus::objects::Description;
 use crate::bus::pages::{PARKED_KEY, in_order, to_json};
 use crate::bus::{ControllerId, EntryText, FinderPage, Objects, PageState, Role};
@@ -19,7 +19,7 @@ use crate::core::announcement::Announcement;
 use crate::core::device::ControllerKind;
 use crate::core::finder::Step;
 use crate::core::links::LinkId;
-use crate::core::tid::{Spelling, TransportId, canonical_address, parse_ip};
+use crate::core::tid::{TransportId, canonical_address, parse_ip};
 use crate::daemon::logger;
 use crate::daemon::requests::Requests;
 use crate::kernel::sysfs::Sysfs;
@@ -85,6 +85,13 @@ pub fn role_of(id: &LinkId) -> Role {
     match id.kind {
         ControllerKind::Discovery => Role::Finder,
         ControllerKind::Io => Role::Connector,
+    }
+}
+
+fn kind_of(role: Role) -> ControllerKind {
+    match role {
+        Role::Finder => ControllerKind::Discovery,
+        Role::Connector => ControllerKind::Io,
     }
 }
 
@@ -168,31 +175,16 @@ impl Objects for Published<'_> {
 
 impl Published<'_> {
     fn ids(&self, role: Role) -> Vec<LinkId> {
-        let kind = match role {
-            Role::Finder => ControllerKind::Discovery,
-            Role::Connector => ControllerKind::Io,
-        };
-        let links = self.machine.links();
+        let (kind, links) = (kind_of(role), self.machine.links());
         let ids: BTreeSet<&LinkId> = links.wanted(kind).chain(links.kept(kind)).collect();
         ids.into_iter().cloned().collect()
     }
 
     /// The controller that a client means; a host NQN that is not given is this host's.
     fn find(&self, role: Role, id: &ControllerId) -> Option<LinkId> {
-        let mut tid = id.transport_id()?;
-        if tid.host_nqn().is_empty() {
-            let spelling = Spelling {
-                traddr: tid.traddr(),
-                trsvcid: tid.trsvcid(),
-                subsysnqn: tid.subsysnqn(),
-                host_traddr: tid.host_traddr(),
-                host_iface: tid.host_iface(),
-                host_nqn: &self.facts.host_nqn,
-            };
-            tid = TransportId::new(tid.transport(), spelling);
-        }
-        let kind = if role == Role::Finder { ControllerKind::Discovery } else { ControllerKind::Io };
-        let id = LinkId { kind, tid: Rc::new(tid) };
+        let host_nqn = if id.host_nqn.trim().is_empty() { &self.facts.host_nqn } else { &id.host_nqn };
+        let tid = ControllerId { host_nqn: host_nqn.clone(), ..id.clone() }.transport_id()?;
+        let id = LinkId { kind: kind_of(role), tid: Rc::new(tid) };
         self.machine.links().is_wanted(&id).then_some(id)
     }
 

@@ -1,7 +1,7 @@
 //! What the daemon asks of the helper process, and what becomes of the answers.
 //!
-//! Knows which options this kernel has, fills in the connect request, and turns replies into events. When the helper dies,
-//! each open request fails and another helper is started.
+//! Knows which options this kernel has, fills in the connect request, and turns replies into events. When the helper
+//! dies, each open request fails and another helper is started.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
@@ -149,8 +149,8 @@ impl Requests {
         }
     }
 
-    /// Takes in the replies that have arrived. Every uevent that the kernel sent before them must have been handled before
-    /// their events are: call this first, then drain the uevents, then ask [`Requests::poll_event`].
+    /// Takes in the replies that have arrived. Every uevent that the kernel sent before them must have been handled
+    /// before their events are: call this first, then drain the uevents, then ask [`Requests::poll_event`].
     pub fn receive(&mut self) -> io::Result<()> {
         self.helper.flush()?;
         while let Some((id, reply, page)) = self.helper.recv()? {
@@ -162,8 +162,8 @@ impl Requests {
     }
 
     /// The next event. What sysfs shows of a new controller is looked up only now: had it gone before the uevents were
-    /// drained, it is not there; if it goes later, its uevent is still to come. If it cannot be looked up, all replies wait:
-    /// a connection of ours that we did not know of would be nobody's.
+    /// drained, it is not there; if it goes later, its uevent is still to come. If it cannot be looked up, all replies
+    /// wait: a connection of ours that we did not know of would be nobody's.
     pub fn poll_event(&mut self, now: Instant, sysfs: &Sysfs) -> Option<Event> {
         if self.look_again.is_some_and(|at| at > now) {
             return None;
@@ -188,7 +188,7 @@ impl Requests {
                 log::error!(
                     "{FABRICS}: cannot be read: {failure}; nothing can be connected, trying again every minute"
                 );
-                self.ask_again = Instant::now().checked_add(ASK_AGAIN);
+                self.ask_again = now.checked_add(ASK_AGAIN);
                 Event::FabricsReady(self.is_ready())
             }
             (purpose, Reply::Failed(failure), _) => failed(purpose, failure),
@@ -252,8 +252,8 @@ impl Requests {
         self.arrived.push_back(Arrival { purpose, reply: Reply::Failed(failure), page: None });
     }
 
-    /// The host's key is for whoever asks for it. Where the kernel cannot use it, nobody is asked to: those who do not insist on
-    /// authentication are connected as ever. A key that is given for one controller is not left out.
+    /// The host's key is for whoever asks for it. Where the kernel cannot use it, nobody is asked to: those who do not
+    /// insist on authentication are connected as ever. A key that is given for one controller is not left out.
     fn spare_host_key(&mut self, request: &mut ConnectRequest, options: &ConnectOptions) {
         const OPTION: &str = "dhchap_secret";
         if options.dhchap_secret.is_none() && !request.dhchap_secret.is_empty() && !self.knows(OPTION) {
@@ -271,7 +271,8 @@ impl Requests {
         fabrics::drop_foreign(request)?;
         if fabrics::use_known_name(request, &self.options) && self.missing.insert("discovery") {
             log::warn!(
-                "this kernel's nvme-fabrics has no option discovery: discovery controllers are asked for by the well-known NQN"
+                "this kernel's nvme-fabrics has no option discovery: discovery controllers are asked for by the \
+                 well-known NQN"
             );
         }
         for option in fabrics::drop_unsupported(request, &self.options)? {

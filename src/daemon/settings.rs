@@ -1,7 +1,7 @@
 //! The configuration in force: read at start and on SIGHUP.
 //!
-//! At start, what is wrong with a file of nvme-stas' dialect costs only itself, as there. A reload is stricter, for it could
-//! cost storage that is in use: with a mistake that was not there before, or with a file gone, nothing changes.
+//! At start, what is wrong with a file of nvme-stas' dialect costs only itself, as there. A reload is stricter, for it
+//! could cost storage that is in use: with a mistake that was not there before, or with a file gone, nothing changes.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

@@ -49,7 +49,8 @@ struct Connection {
 
 #[derive(Serialize, Deserialize)]
 struct Announced {
-    /// Since when it has been neither announced nor connected, in seconds of Unix time; absent if it was when this was written.
+    /// Since when it has been neither announced nor connected, in seconds of Unix time; absent if it was when this was
+    /// written.
     unseen_since: Option<u64>,
 }
 

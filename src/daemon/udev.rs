@@ -1,13 +1,13 @@
-//! nvme-cli's udev rule, by which it connects whatever a discovery controller lists as soon as that says that it has news: with
-//! our discovery controllers it would be in our way, and choose another interface than we do.
+//! nvme-cli's udev rule, by which it connects whatever a discovery controller lists as soon as that says that it has
+//! news: with our discovery controllers it would be in our way, and choose another interface than we do.
 //!
-//! While we run, and udev does, a file of the same name in `/run` takes the rule's place, without the part that is about what
-//! we do (udev(7): of files of one name, the one in `/run` counts more than that in `/usr/lib`). As nvme-stas does it. udevd
-//! looks for changed rules by itself, before it handles an event, at most every three seconds.
+//! While we run, and udev does, a file of the same name in `/run` takes the rule's place, without the part that is
+//! about what we do (udev(7): of files of one name, the one in `/run` counts more than that in `/usr/lib`). As
+//! nvme-stas does it. udevd looks for changed rules by itself, before it handles an event, at most every three seconds.
 //!
-//! Discovery controllers that others have connected are served by that rule no longer, so we start for them what it would
-//! have started. Since version 3, nvme-cli asks the registry of the host whose a discovery controller is: then its rule may
-//! stay.
+//! Discovery controllers that others have connected are served by that rule no longer, so we start for them what it
+//! would have started. Since version 3, nvme-cli asks the registry of the host whose a discovery controller is: then
+//! its rule may stay.
 
 use std::fs;
 use std::io;
@@ -33,7 +33,8 @@ const SYSTEMD: &str = "/run/systemd/system";
 /// By this we know our file again.
 const OURS: &str = "# Made by stas, in place of the rule of nvme-cli while it runs.\n";
 
-/// The part of the rule that is about Fibre Channel: the transport finds those discovery controllers, and nobody else asks it.
+/// The part of the rule that is about Fibre Channel: the transport finds those discovery controllers, and nobody else
+/// asks it.
 const FIBRE_CHANNEL: &str = r#"ACTION=="change", SUBSYSTEM=="fc", ENV{FC_EVENT}=="nvmediscovery", \
   ENV{NVMEFC_HOST_TRADDR}=="*", ENV{NVMEFC_TRADDR}=="*", \
   RUN+="/usr/bin/systemctl --no-block restart nvmf-connect@--device\x3dnone\x09--transport\x3dfc\x09--traddr\x3d$env{NVMEFC_TRADDR}\x09--trsvcid\x3dnone\x09--host-traddr\x3d$env{NVMEFC_HOST_TRADDR}.service"
@@ -66,8 +67,8 @@ impl Override {
         }
     }
 
-    /// The unit that the rule would start now: a discovery controller that is not ours has news. `None` where there is no
-    /// systemd.
+    /// The unit that the rule would start now: a discovery controller that is not ours has news. `None` where there is
+    /// no systemd.
     pub fn unit_for(&self, uevent: &Uevent<'_>, machine: &Machine, sysfs: &Sysfs) -> Option<String> {
         use ControllerEvent::{DiscoveryLogChanged, Rediscover};
         let NvmeEvent::Controller { device, event: DiscoveryLogChanged | Rediscover } = uevent.nvme_event() else {
@@ -104,8 +105,8 @@ fn write() -> io::Result<()> {
     fs::rename(made, RULE)
 }
 
-/// Arguments with `=` between option and value, and tabs between arguments, escaped as in systemd.unit(5); but hyphens are
-/// not, for the unit's own command undoes `\xNN` and nothing else.
+/// Arguments with `=` between option and value, and tabs between arguments, escaped as in systemd.unit(5); but hyphens
+/// are not, for the unit's own command undoes `\xNN` and nothing else.
 fn unit_name(device: &str, host_traddr: Option<&str>, host_iface: Option<&str>) -> String {
     let given = |value: Option<&str>| value.filter(|value| !matches!(*value, "" | "none")).map(str::to_owned);
     let options =

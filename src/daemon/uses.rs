@@ -1,4 +1,5 @@
-//! Tells when a use of this host's disks may have ended: somebody unmounted something, swapped off, or removed a mapping.
+//! Tells when a use of this host's disks may have ended: somebody unmounted something, swapped off, or removed a
+//! mapping.
 //!
 //! The kernel marks `/proc/self/mountinfo` and `/proc/swaps` with a priority event when they change (proc(5)). They are
 //! watched only as long as that matters, for on some hosts mounts come and go all the time.

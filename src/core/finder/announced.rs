@@ -1,4 +1,5 @@
-//! Discovery controllers that announce themselves, or did: they come with an announcement, and stay for some time after it.
+//! Discovery controllers that announce themselves, or did: they come with an announcement, and stay for some time after
+//! it.
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -19,7 +20,8 @@ const MAX_DISCOVERED: usize = 256;
 const GRACE: Duration = Duration::from_secs(60);
 
 impl Finder {
-    /// A discovery controller that an earlier run knew from an announcement, and for how long it had been out of sight then.
+    /// A discovery controller that an earlier run knew from an announcement, and for how long it had been out of sight
+    /// then.
     pub fn remember(&mut self, tid: &Rc<TransportId>, unseen: Duration) {
         self.remembered.insert(tid.clone(), unseen);
     }

@@ -1,11 +1,11 @@
 //! The finder: which discovery controllers there are, and what their log pages say.
 //!
-//! It wants its discovery controllers connected ([`Links`] does that), reads the log page of each when it is connected and
-//! whenever it says that something changed, and keeps the last good one. What it learns goes out as [`Testimony`].
+//! It wants its discovery controllers connected ([`Links`] does that), reads the log page of each when it is connected
+//! and whenever it says that something changed, and keeps the last good one. What it learns goes out as [`Testimony`].
 //!
-//! Here is which controllers there are and why; `announced` has those that come and go with announcements, `referrals` those
-//! that others list. `session` is what is done with a controller once it is connected, `reading` what is read from it, `parking`
-//! when it is left in between, `shared` what two names of one controller have in common.
+//! Here is which controllers there are and why; `announced` has those that come and go with announcements, `referrals`
+//! those that others list. `session` is what is done with a controller once it is connected, `reading` what is read
+//! from it, `parking` when it is left in between, `shared` what two names of one controller have in common.
 
 mod announced;
 mod parking;
@@ -150,8 +150,9 @@ impl Finder {
         }
     }
 
-    /// Takes a new configuration in force. Controllers that it no longer contains or admits are let go: the administrator
-    /// says so. What was announced before is not contained in it, and stays; so does what those that stay refer to.
+    /// Takes a new configuration in force. Controllers that it no longer contains or admits are let go: the
+    /// administrator says so. What was announced before is not contained in it, and stays; so does what those that stay
+    /// refer to.
     pub fn configure(&mut self, now: Instant, policy: Policy, persistence: Persistence, links: &mut Links) {
         self.policy = policy;
         self.aging.set_persistence(persistence);
@@ -168,7 +169,8 @@ impl Finder {
             links.want(now, link_id(&tid), options);
             links.set_tentative(&link_id(&tid), false);
         }
-        let others = others.into_iter().filter(|tid| !self.policy.spares_replaced(tid));
+        let is_spared = |tid: &TransportId| self.policy.awaits_addresses() && self.policy.admits(tid).is_ok();
+        let others = others.into_iter().filter(|tid| !is_spared(tid));
         let (discovered, dropped): (Vec<_>, Vec<_>) = others.partition(|tid| self.is_discovered(tid));
         for tid in &discovered {
             self.set_origin(tid, Origin::Discovered);
@@ -186,7 +188,7 @@ impl Finder {
         self.follow_configuration(now, links);
         self.remembered_referrals.clear();
         self.known_before.clear();
-        if !self.policy.spares_leftovers() {
+        if !self.policy.awaits_addresses() {
             links.dispose_of_leftovers(now, ControllerKind::Discovery, |_| Disposal::Disconnect);
         }
     }

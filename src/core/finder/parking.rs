@@ -1,15 +1,15 @@
-//! Controllers that do not tell when something changes: their pages are read again by time. And those among them that do not
-//! support lasting connections: they are left in between.
+//! Controllers that do not tell when something changes: their pages are read again by time. And those among them that
+//! do not support lasting connections: they are left in between.
 //!
 //! ```text
 //!   Attached ──page read──▶ Parked ──by time, announced, asked──▶ Awaited ──connected──▶ Attached
-//!                                                                    └──not within a minute──▶ Attached, as any other that is lost
+//!                                                                    └──not within a minute──▶ Attached, and lost
 //! ```
 //!
-//! Whether it supports lasting connections a controller says in the entry of its page that describes itself (EPCSD, TP8013):
-//! Linux' own target leaves that bit clear in every version, though it keeps the connections and sends the events. A
-//! controller that offers to tell of changes (Identify, OAES) has to keep a connection for that. So only one that neither
-//! claims the one nor offers the other is left.
+//! Whether it supports lasting connections a controller says in the entry of its page that describes itself (EPCSD,
+//! TP8013): Linux' own target leaves that bit clear in every version, though it keeps the connections and sends the
+//! events. A controller that offers to tell of changes (Identify, OAES) has to keep a connection for that. So only one
+//! that neither claims the one nor offers the other is left.
 //!
 //! Left is not lost: the page stays in force as it was read.
 

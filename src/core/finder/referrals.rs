@@ -1,12 +1,12 @@
 //! Discovery controllers that others refer to (Discovery Log Page Entry, SUBTYPE 1).
 //!
-//! A referral is wanted as long as it can be reached from a controller that is configured or announced, from one to the next,
-//! by the last good pages of controllers that are wanted themselves. So a loop does not keep itself alive, and a referral goes
-//! with the controller that listed it. A page that cannot be read, or has not been read yet since a restart, takes nothing
-//! back. The entry by which a controller describes itself (SUBTYPE 3) is no referral.
+//! A referral is wanted as long as it can be reached from a controller that is configured or announced, from one to the
+//! next, by the last good pages of controllers that are wanted themselves. So a loop does not keep itself alive, and a
+//! referral goes with the controller that listed it. A page that cannot be read, or has not been read yet since a
+//! restart, takes nothing back. The entry by which a controller describes itself (SUBTYPE 3) is no referral.
 //!
-//! What a page lists is anybody's claim: how far and how many we follow is bounded. Bounds, and that two names may be those of
-//! one controller, count for those that come, never against those that are there.
+//! What a page lists is anybody's claim: how far and how many we follow is bounded. Bounds, and that two names may be
+//! those of one controller, count for those that come, never against those that are there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -76,8 +76,8 @@ impl Finder {
         }
     }
 
-    /// Follows what has changed since this was asked last; false if nothing has. Who cannot be reached any more is let go:
-    /// nobody refers to it, but it has taken nothing back itself.
+    /// Follows what has changed since this was asked last; false if nothing has. Who cannot be reached any more is let
+    /// go: nobody refers to it, but it has taken nothing back itself.
     pub fn follow_referrals(&mut self, now: Instant, links: &mut Links) -> bool {
         if !std::mem::take(&mut self.astray) {
             return false;
@@ -162,8 +162,8 @@ impl Finder {
         nearest.into_iter().map(|(tid, (depth, lister))| (depth, tid.clone(), lister.clone())).collect()
     }
 
-    /// Whether a controller is one of these already, by another name at the same place: what answers to the well-known NQN there is
-    /// what has the unique one (TP8013), unless it told another.
+    /// Whether a controller is one of these already, by another name at the same place: what answers to the well-known
+    /// NQN there is what has the unique one (TP8013), unless it told another.
     fn is_known_by_another_name(&self, tid: &Rc<TransportId>, reached: &BTreeMap<Rc<TransportId>, usize>) -> bool {
         let id = link_id(tid);
         let neighbours = self.controllers.range(id.first_of_place().tid..);

@@ -4,9 +4,9 @@
 //!   connected, or connected again ──▶ Register ──▶ Inquire ──▶ Read ──▶ (see `parking`)
 //! ```
 //!
-//! Later changes only make the page be read again. A step that fails does not keep the next one from being taken. One that
-//! is not answered costs the connection: it is left out then, until a page has been read without it and the controller is
-//! connected once more, or the administrator asks.
+//! Later changes only make the page be read again. A step that fails does not keep the next one from being taken. One
+//! that is not answered costs the connection: it is left out then, until a page has been read without it and the
+//! controller is connected once more, or the administrator asks.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -134,8 +134,8 @@ impl Session {
         self.presence != Presence::Attached
     }
 
-    /// Whether what the page does not list is not there. A central controller that could not be told who we are may list
-    /// nothing for just that reason.
+    /// Whether what the page does not list is not there. A central controller that could not be told who we are may
+    /// list nothing for just that reason.
     pub(super) fn is_evidence(&self) -> bool {
         !self.central || self.registration != Registration::Unanswered
     }
@@ -160,7 +160,8 @@ impl Trouble {
 }
 
 impl Finder {
-    /// Takes rules in force. Whatever they may change for a controller is done anew, and what did not work before is tried.
+    /// Takes rules in force. Whatever they may change for a controller is done anew, and what did not work before is
+    /// tried.
     pub fn set_rules(&mut self, now: Instant, rules: Rules, links: &mut Links) {
         let changed = std::mem::replace(&mut self.rules, rules) != self.rules;
         let all: Vec<_> = self.controllers.keys().cloned().collect();
@@ -242,25 +243,17 @@ impl Finder {
             return;
         };
         let trouble = outcome.as_ref().err().map(Trouble::of);
-        let next = match (&outcome, &trouble) {
-            (_, Some(Trouble::Disconnected)) => Step::Register,
-            (Err(failure), Some(Trouble::Refused)) => {
-                self.set_registration(&tid, Registration::Refused(failure.to_string()));
-                Step::Inquire
-            }
-            (Err(_), _) => {
-                self.set_registration(&tid, Registration::Unanswered);
-                Step::Inquire
-            }
-            (Ok(true), _) => {
-                self.set_registration(&tid, Registration::Registered);
-                Step::Inquire
-            }
-            (Ok(false), _) => {
-                self.set_registration(&tid, Registration::NotOffered);
-                Step::Inquire
-            }
+        let registration = match (&outcome, &trouble) {
+            (_, Some(Trouble::Disconnected)) => None,
+            (Err(failure), Some(Trouble::Refused)) => Some(Registration::Refused(failure.to_string())),
+            (Err(_), _) => Some(Registration::Unanswered),
+            (Ok(true), _) => Some(Registration::Registered),
+            (Ok(false), _) => Some(Registration::NotOffered),
         };
+        let next = if registration.is_some() { Step::Inquire } else { Step::Register };
+        if let Some(registration) = registration {
+            self.set_registration(&tid, registration);
+        }
         self.go_on(now, &tid, &reading, next, trouble);
     }
 

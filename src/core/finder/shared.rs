@@ -1,6 +1,6 @@
-//! A discovery controller may be wanted under several names: by the well-known NQN and by its own (TP8013), with pinning and
-//! without. They share the connection, which [`Links`](crate::core::links::Links) sees to, and the session on it: what is done
-//! and read is done once, for the first of them, and counts for all.
+//! A discovery controller may be wanted under several names: by the well-known NQN and by its own (TP8013), with
+//! pinning and without. They share the connection, which [`Links`](crate::core::links::Links) sees to, and the session
+//! on it: what is done and read is done once, for the first of them, and counts for all.
 
 use std::rc::Rc;
 

@@ -1,20 +1,22 @@
 //! What the firmware's boot tables ask for: who this host is, its interfaces, and the paths to the disks it boots from.
 //!
-//! [`Nbft::add`] takes the tables one after the other and judges what [`crate::wire::nbft`] only views; what cannot be used is
-//! in [`Table::rejected`] with the reason, what is odd and can be used in [`Table::remarks`]. [`Nbft::paths`] is what to
-//! connect. Firmware writes several paths to one disk in three ways, and they come out the same: an SSNS with secondary HFIs,
-//! several SSNS, several tables. It also writes several SSNS for the namespaces behind one path, which come out as one path.
+//! [`Nbft::add`] takes the tables one after the other and judges what [`crate::wire::nbft`] only views; what cannot be
+//! used is in [`Table::rejected`] with the reason, what is odd and can be used in [`Table::remarks`]. [`Nbft::paths`]
+//! is what to connect. Firmware writes several paths to one disk in three ways, and they come out the same: an SSNS
+//! with secondary HFIs, several SSNS, several tables. It also writes several SSNS for the namespaces behind one path,
+//! which come out as one path.
 //!
 //! Rules, from the NVM Express Boot Specification and what firmware is seen to do:
 //! - An HFI, discovery or security index is the descriptor's own index field, and no place in the list.
-//! - An SSNS of the well-known discovery NQN is a boot attempt that found nothing: it is no path, and no reason against using
-//!   its discovery descriptor. A discovery descriptor is used only when no other SSNS refers to it.
+//! - An SSNS of the well-known discovery NQN is a boot attempt that found nothing: it is no path, and no reason against
+//!   using its discovery descriptor. A discovery descriptor is used only when no other SSNS refers to it.
 //! - "Unavailable" is what the firmware saw, then: try anyway.
-//! - Security fails closed. A security index that leads nowhere rejects its SSNS or discovery descriptor; a profile that requires
-//!   something makes [`Security::key_needed`] true, and who has no key must refuse, loudly.
+//! - Security fails closed. A security index that leads nowhere rejects its SSNS or discovery descriptor; a profile
+//!   that requires something makes [`Security::key_needed`] true, and who has no key must refuse, loudly.
 //! - A DHCP root path has been turned into the SSNS by the firmware already, and is kept for people.
-//! - The host id is written in the order of its bytes, as libnvme does: that is what the storage saw the firmware send. Firmware
-//!   often makes it of a UUID in the byte order of SMBIOS, so it may look swapped beside the UUID in the host NQN.
+//! - The host id is written in the order of its bytes, as libnvme does: that is what the storage saw the firmware send.
+//!   Firmware often makes it of a UUID in the byte order of SMBIOS, so it may look swapped beside the UUID in the host
+//!   NQN.
 
 mod build;
 
@@ -318,8 +320,8 @@ pub struct Path<'a> {
 }
 
 impl Path<'_> {
-    /// As a transport id: through the interface of this name; where `pinned`, from the address that the firmware had. With
-    /// [`Origin::Dhcp`] the system may have got another one: then without.
+    /// As a transport id: through the interface of this name; where `pinned`, from the address that the firmware had.
+    /// With [`Origin::Dhcp`] the system may have got another one: then without.
     pub fn transport_id(&self, host_iface: &str, pinned: bool) -> TransportId {
         let address = self.interface.address.filter(|_| pinned);
         let spelling = Spelling {
@@ -362,7 +364,8 @@ impl Nbft {
         self.tables.push(build::table(name, table));
     }
 
-    /// Who this machine is: by the table that says that it knows, or else by the first that does not say that it does not.
+    /// Who this machine is: by the table that says that it knows, or else by the first that does not say that it does
+    /// not.
     pub fn host(&self) -> Option<&Host> {
         let hosts = || self.tables.iter().filter_map(|table| table.host.as_ref());
         let with = |primary| hosts().find(|host| host.primary == primary);

@@ -1,5 +1,5 @@
-//! Every way in which evidence can be missing, in one place: none of them takes a path down, and none of them keeps real
-//! evidence from counting afterwards.
+//! Every way in which evidence can be missing, in one place: none of them takes a path down, and none of them keeps
+//! real evidence from counting afterwards.
 
 use super::*;
 use crate::core::Report;

@@ -291,8 +291,8 @@ impl World {
         self.page_read(Ok(page(entries).into()));
     }
 
-    /// The oldest page read is answered with these entries, and one of the controller itself that does not claim to support
-    /// lasting connections.
+    /// The oldest page read is answered with these entries, and one of the controller itself that does not claim to
+    /// support lasting connections.
     fn declining_page(&mut self, entries: &[&str]) {
         let mut bytes = page(&[&[SELF_ENTRY], entries].concat());
         bytes[1024 + 2] = 3;

@@ -1,23 +1,38 @@
-//! The NVMe Boot Firmware Table: an ACPI table in which the firmware tells the system it starts how it reached its disks.
+//! The NVMe Boot Firmware Table: an ACPI table in which the firmware tells the system it starts how it reached its
+//! disks.
 //!
-//! Layout and names: NVM Express Boot Specification, revision 1.0, "NVMe Boot Firmware Table (NBFT)", and what 1.1 added
-//! where 1.0 had reserved bytes (TP8029: reasons why a namespace was unavailable; DHCP client identifier); field names as in
-//! libnvme's nbft.h. Minor revisions only add, so any minor revision of 1 is read.
+//! Layout and names: NVM Express Boot Specification, revision 1.0, "NVMe Boot Firmware Table (NBFT)", and what 1.1
+//! added where 1.0 had reserved bytes (TP8029: reasons why a namespace was unavailable; DHCP client identifier); field
+//! names as in libnvme's nbft.h. Minor revisions only add, so any minor revision of 1 is read.
 //!
-//! A table is a header, a control descriptor, lists of descriptors, and a heap to which the descriptors refer. What is wrong
-//! with the frame costs the table ([`TableError`]). What is wrong with one descriptor costs that descriptor, and where the
-//! part is not needed to connect, only that part ([`Damage`]). Nothing here judges whether an address makes sense.
+//! A table is a header, a control descriptor, lists of descriptors, and a heap to which the descriptors refer. What is
+//! wrong with the frame costs the table ([`TableError`]). What is wrong with one descriptor costs that descriptor, and
+//! where the part is not needed to connect, only that part ([`Damage`]). Nothing here judges whether an address makes
+//! sense.
+//!
+//! Each kind of descriptor has a room with its view, made by a constructor that follows and checks every reference to
+//! the heap; after it, no accessor can fail. A view of a descriptor whose valid bit is not set is `None`: it is
+//! reserved.
 
-mod descriptors;
+mod discovery;
+mod hfi;
+mod host;
 mod raw;
 mod reader;
+mod security;
+mod ssns;
 
 use std::fmt;
 
 use zerocopy::little_endian::U32;
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
-pub use descriptors::{ClientId, Diagnostics, Discovery, Hfi, Host, NIDT_EUI64, NIDT_NGUID, NIDT_UUID, Security, Ssns};
+pub use discovery::Discovery;
+pub use hfi::{ClientId, Hfi};
+pub use host::Host;
+pub use security::Security;
+pub use ssns::{Diagnostics, NIDT_EUI64, NIDT_NGUID, NIDT_UUID, Ssns};
+
 use raw::{Control, Header, ListRef, RawDiscovery, RawHfi, RawHost, RawSecurity, RawSsns};
 use reader::Heap;
 
@@ -289,8 +304,8 @@ fn heap<'a>(table: &'a [u8], header: &Header) -> Option<Heap<'a>> {
     Some(Heap { table, start, end })
 }
 
-/// The text of a field, up to its first NUL: lengths do not count a terminator, though some firmware does. `None` when it is no
-/// text and must not reach a log.
+/// The text of a field, up to its first NUL: lengths do not count a terminator, though some firmware does. `None` when
+/// it is no text and must not reach a log.
 fn text(field: &[u8]) -> Option<&str> {
     let text = field.split(|byte| *byte == 0).next().unwrap_or_default();
     let text = std::str::from_utf8(text).ok()?;

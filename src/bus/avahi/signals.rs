@@ -1,12 +1,12 @@
-//! What Avahi's browsers and resolvers say, taken out of their signals. Pure, and without trust: the texts were written by
-//! whoever announces a service in the local network.
+//! What Avahi's browsers and resolvers say, taken out of their signals. Pure, and without trust: the texts were written
+//! by whoever announces a service in the local network.
 //!
-//! Facts: Avahi's `org.freedesktop.Avahi.ServiceBrowser.xml` and `org.freedesktop.Avahi.ServiceResolver.xml`, the same in
-//! 0.6 to 0.9.
+//! Facts: Avahi's `org.freedesktop.Avahi.ServiceBrowser.xml` and `org.freedesktop.Avahi.ServiceResolver.xml`, the same
+//! in 0.6 to 0.9.
 
 use rustbus::wire::errors::UnmarshalError;
 
-use super::message::Message;
+use crate::bus::message::Message;
 use crate::core::announcement::{Announcement, Claims};
 use crate::wire::txt::Txt;
 
@@ -34,7 +34,8 @@ pub struct ServiceKey {
 }
 
 impl ServiceKey {
-    /// From `ItemNew` or `ItemRemove` of the browser for this service type. `Err` says in printable words what is wrong.
+    /// From `ItemNew` or `ItemRemove` of the browser for this service type. `Err` says in printable words what is
+    /// wrong.
     pub fn from_item(service_type: &'static str, message: &Message) -> Result<ServiceKey, String> {
         let malformed = |error: UnmarshalError| format!("malformed signal: {error}");
         let item = message.body.parser().get5::<i32, i32, &str, &str, &str>().map_err(malformed)?;

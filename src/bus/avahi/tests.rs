@@ -1,7 +1,10 @@
 use rustbus::MessageBuilder;
 use rustbus::message_builder::DynamicHeader;
+use rustbus::wire::ObjectPath;
 
+use super::signals::{INET, INET6};
 use super::*;
+use crate::bus::BUS_NAME;
 
 const AVAHI: &str = ":1.7";
 const TCP: &str = "_nvme-disc._tcp";

@@ -1,0 +1,52 @@
+//! The settings, put in force: at the start and at each reload.
+
+use std::time::Instant;
+
+use super::Daemon;
+use crate::core::Event;
+use crate::daemon::udev::Override;
+
+impl Daemon {
+    pub(super) fn reload(&mut self, now: Instant) {
+        log::info!("reading the configuration again");
+        self.manager.reloading();
+        if !self.requests.is_ready() {
+            self.requests.read_options();
+        }
+        match self.paths.reload(&self.settings) {
+            Some(settings) => {
+                self.settings = settings;
+                self.apply_settings();
+                self.override_udev();
+                self.hear_host(now);
+                self.machine.handle(now, self.settings.event());
+                if let Some(bus) = &mut self.bus {
+                    bus.request_names(now);
+                    bus.want_announcements(self.settings.announcements(), now);
+                }
+            }
+            None => log::error!("the running configuration stays in force"),
+        }
+        self.manager.ready();
+    }
+
+    pub(super) fn apply_settings(&mut self) {
+        self.facts.set_host(&self.settings.host);
+        let announcements = self.facts.announcements.take();
+        self.facts.announcements = self.settings.announcements().map(|_| announcements.unwrap_or_default());
+        self.facts.set_tron(self.forced_tron || self.settings.tron);
+    }
+
+    /// For who finds discovery controllers.
+    pub(super) fn override_udev(&mut self) {
+        if self.program.roles().finder && self.udev.is_none() {
+            self.udev = Override::begin();
+        }
+    }
+
+    /// What concerns all programs of this host that connect: its names, and what none of them is to connect.
+    pub(super) fn hear_host(&mut self, now: Instant) {
+        self.machine.handle(now, Event::HostNamed(self.settings.host_ids.clone()));
+        self.machine.handle(now, Event::HostExcludes(self.exclusions.read()));
+    }
+}

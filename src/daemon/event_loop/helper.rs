@@ -1,0 +1,53 @@
+//! The helper process: what it answers, and another one in its place if it dies.
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
+
+use mio::Interest;
+use mio::unix::SourceFd;
+
+use super::{Daemon, HELPER};
+use crate::core::Event;
+use crate::core::device::US;
+
+/// Helpers that live shorter than this, so many in a row, cannot live here at all: starting more would help nobody.
+const HELPER_LIFE: Duration = Duration::from_secs(1);
+const SHORT_LIVES: u32 = 5;
+
+impl Daemon {
+    pub(super) fn register_helper(&self) -> io::Result<()> {
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        self.poll.registry().register(&mut SourceFd(&self.requests.as_raw_fd()), HELPER, interest)
+    }
+
+    pub(super) fn handle_replies(&mut self, now: Instant) {
+        while let Some(mut event) = self.requests.poll_event(now, &self.sysfs) {
+            if let Event::Connected { outcome: Ok(Some(device)), .. } = &mut event {
+                // What was noted about that number so far was about an earlier controller.
+                self.claims.made(&device.name);
+                device.owner = Some(US.to_owned());
+            }
+            self.machine.handle(now, event);
+        }
+    }
+
+    /// What was asked of the old helper may have been done or not: sysfs tells.
+    pub(super) fn replace_helper(&mut self, now: Instant) -> Result<(), String> {
+        let was_short = now.saturating_duration_since(self.helper_started) < HELPER_LIFE;
+        self.short_lives = if was_short { self.short_lives.saturating_add(1) } else { 0 };
+        if self.short_lives >= SHORT_LIVES {
+            return Err("the helper process dies as soon as it is started; see the kernel log".to_owned());
+        }
+        self.helper_started = now;
+        log::error!("the helper process died; starting another one");
+        let restarted = self.requests.restart().and_then(|()| self.register_helper());
+        restarted.map_err(|error| format!("the helper process cannot be started again: {error}"))?;
+        self.read_devices(now);
+        self.handle_replies(now);
+        if !self.requests.is_ready() {
+            self.requests.read_options();
+        }
+        Ok(())
+    }
+}
