@@ -206,8 +206,9 @@ impl Links {
                 (State::AwaitingPortal, Some(portal)) if self.portals.hurry(portal) => {
                     self.actions.push_back(Action::Probe(portal.clone()));
                 }
-                // Anybody can announce anything: what cannot be probed would hold up the host's other connects each time.
-                (State::BackingOff, Some(_)) => self.hurry_back(now, &id),
+                // Anybody can announce an address: what cannot be probed would hold up the host's other connects each time.
+                (State::BackingOff, None) if id.tid.transport().is_ip() => {}
+                (State::BackingOff, _) => self.hurry_back(now, &id),
                 _ => {}
             }
         }
