@@ -15,6 +15,7 @@ use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFl
 
 use crate::bus::address::Address;
 use crate::bus::dispatch::Served;
+use crate::bus::private::CLIENTS_MAX;
 use crate::bus::signal::Signal as BusSignal;
 use crate::bus::{BusEvent, BusTokens, ControllerId, FinderPage, PrivateServer, Role, SystemBus};
 use crate::config::settings::HostIdentity;
@@ -39,6 +40,7 @@ use crate::daemon::uses::Uses;
 use crate::helper::Helper;
 use crate::kernel::netlink::{KernelSocket, MESSAGE_MAX, Received};
 use crate::kernel::sysfs::{CLASS, Sysfs};
+use crate::rarely::Rarely;
 use crate::wire::uevent::{ControllerEvent, NvmeEvent, Uevent};
 
 const UEVENTS: Token = Token(0);
@@ -54,6 +56,9 @@ const PROBES: Token = Token(PRIVATE.0 + PrivateServer::TOKENS);
 
 /// How long a bus that neither gives nor refuses our names can keep us from being ready.
 const BUS_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What the loop itself needs in descriptors, with something to spare.
+const OWN_DESCRIPTORS: usize = 32;
 
 /// Helpers that live shorter than this, so many in a row, cannot live here at all: starting more would help nobody.
 const HELPER_LIFE: Duration = Duration::from_secs(1);
@@ -97,9 +102,12 @@ pub struct Daemon {
     /// The last failure to get its pages that was reported.
     finder_complaint: Option<String>,
     helper_started: Instant,
+    /// When to start another one after that failed.
+    start_helper_at: Option<Instant>,
     short_lives: u32,
     /// When to read all of sysfs after that failed.
     read_devices_at: Option<Instant>,
+    lost_uevents: Rarely,
     uses: Uses,
     /// Set by SIGTERM: when to give up waiting.
     stop_by: Option<Instant>,
@@ -107,19 +115,30 @@ pub struct Daemon {
 
 impl Daemon {
     /// Sets everything up. `Err` says what is wrong; what is wrong with the configuration is in the log.
-    pub fn new(options: Options, helper: Helper, mask: &SigSet, directory: &Path) -> Result<Daemon, String> {
+    /// `descriptors`: how many there may be.
+    pub fn new(
+        options: Options,
+        helper: Helper,
+        mask: &SigSet,
+        directory: &Path,
+        descriptors: usize,
+    ) -> Result<Daemon, String> {
         let program = options.program;
         let now = Instant::now();
         let paths = Paths::new(&options);
         let settings = paths.load().ok_or("the configuration cannot be used, see above")?;
         let served = Served::new(&program.bus_roles());
         let poll = Poll::new().map_err(|error| format!("epoll: {error}"))?;
-        let private = PrivateServer::new(directory, served.clone(), poll.registry(), PRIVATE).map_err(|error| {
+        let mut private = PrivateServer::new(directory, served.clone(), poll.registry(), PRIVATE).map_err(|error| {
             match error.kind() {
                 io::ErrorKind::AddrInUse => format!("{} runs already", program.name()),
                 _ => format!("{}: the control socket cannot be made: {error}", directory.display()),
             }
         })?;
+        // What clients and probes take must never be missing where storage is at stake.
+        let clients = CLIENTS_MAX.min(descriptors / 4);
+        private.limit_clients(clients);
+        let probes = descriptors.saturating_sub(clients).saturating_sub(OWN_DESCRIPTORS).max(1);
         let mut daemon = Daemon {
             program,
             paths,
@@ -134,7 +153,7 @@ impl Daemon {
             uevents: describe("netlink", KernelSocket::uevents())?,
             sysfs: Sysfs::new(CLASS),
             requests: Requests::new(helper),
-            probes: Probes::new(PROBES),
+            probes: Probes::new(PROBES, probes),
             network: Network::new(NETWORK),
             machine: Machine::new(program.roles(), seed()),
             state_file: StateFile::new(directory),
@@ -150,8 +169,10 @@ impl Daemon {
             finder_is_ours: false,
             finder_complaint: None,
             helper_started: now,
+            start_helper_at: None,
             short_lives: 0,
             read_devices_at: None,
+            lost_uevents: Rarely::default(),
             uses: Uses::new(USES),
             stop_by: None,
             poll,
@@ -229,6 +250,7 @@ impl Daemon {
             if self.is_done(now) {
                 return Ok(());
             }
+            self.private.accept_starved();
             self.network.listen(self.machine.waits_for_network(), self.poll.registry());
             self.arm_timer(now).map_err(|error| format!("timer: {error}"))?;
             match self.poll.poll(&mut events, None) {
@@ -289,7 +311,7 @@ impl Daemon {
             self.machine.handle(now, Event::UsesChanged);
         }
         if is_ready(TIMER) {
-            self.handle_timer(now);
+            self.handle_timer(now)?;
         }
         self.handle_probes(now);
         if is_ready(NETWORK) {
@@ -315,6 +337,7 @@ impl Daemon {
     fn handle_probes(&mut self, now: Instant) {
         while let Some((portal, outcome)) = self.probes.poll_outcome() {
             self.machine.handle(now, Event::Probed { portal, outcome });
+            self.probes.start_waiting(now, self.poll.registry());
         }
     }
 
@@ -345,7 +368,9 @@ impl Daemon {
             }
         }
         if lost {
-            log::warn!("uevents were lost; reading all controllers again");
+            if self.lost_uevents.is_due(now) {
+                log::warn!("uevents were lost; reading all controllers again");
+            }
             self.read_devices(now);
         }
         Ok(())
@@ -361,11 +386,13 @@ impl Daemon {
     }
 
     fn read_devices(&mut self, now: Instant) {
-        self.read_devices_at = None;
+        let had_failed = self.read_devices_at.take().is_some();
         match self.sysfs.controllers() {
             Ok(devices) => self.machine.handle(now, Event::DevicesRead(devices)),
             Err(error) => {
-                log::error!("{CLASS}: cannot be read: {error}; controllers may be unknown to us; trying again");
+                if !had_failed {
+                    log::error!("{CLASS}: cannot be read: {error}; controllers may be unknown to us; trying again");
+                }
                 self.read_devices_at = now.checked_add(LOOK_AGAIN);
             }
         }
@@ -418,7 +445,7 @@ impl Daemon {
             Action::ReadDevices => self.read_devices(now),
             Action::AskFcPorts => self.requests.ask_fc_ports(),
             Action::Publish(change) => self.publish(now, change),
-            Action::Save => self.state_file.save(&self.machine.legacy(now)),
+            Action::Save => self.state_file.save(now, &self.machine.legacy(now)),
             Action::Note(note) => log::log!(note.level(), "{note}"),
         }
     }
@@ -549,6 +576,9 @@ impl Daemon {
             self.manager.deadline(),
             self.ready_by,
             self.read_devices_at,
+            self.start_helper_at,
+            self.state_file.deadline(),
+            self.private.deadline(),
             self.stop_by,
         ];
         self.machine.poll_deadline().into_iter().chain(others.into_iter().flatten()).min()
@@ -572,7 +602,7 @@ impl Daemon {
         Ok(())
     }
 
-    fn handle_timer(&mut self, now: Instant) {
+    fn handle_timer(&mut self, now: Instant) -> Result<(), String> {
         // Reading makes the timer readable again at its next expiry; how often it expired does not matter.
         let _ = self.timer.wait();
         self.armed = None;
@@ -584,6 +614,10 @@ impl Daemon {
         if self.read_devices_at.is_some_and(|at| at <= now) {
             self.read_devices(now);
         }
+        if self.state_file.deadline().is_some_and(|at| at <= now) {
+            self.state_file.save(now, &self.machine.legacy(now));
+        }
+        self.private.handle_deadline(now);
         if self.ready_by.is_some_and(|by| by <= now) {
             log::warn!("D-Bus: the bus does not answer; going on without it until it does");
             self.awaited_names.clear();
@@ -591,6 +625,10 @@ impl Daemon {
         if let Some(bus) = &mut self.bus {
             bus.handle_deadline(now);
         }
+        if self.start_helper_at.is_some_and(|at| at <= now) {
+            self.replace_helper(now)?;
+        }
+        Ok(())
     }
 
     // ---- signals -------------------------------------------------------------------------------------------------
@@ -658,15 +696,23 @@ impl Daemon {
 
     /// What was asked of the old helper may have been done or not: sysfs tells.
     fn replace_helper(&mut self, now: Instant) -> Result<(), String> {
+        let had_failed = self.start_helper_at.take().is_some();
+        if !had_failed {
+            log::error!("the helper process died; starting another one");
+        }
+        if let Err(error) = self.requests.restart().and_then(|()| self.register_helper()) {
+            if !had_failed {
+                log::error!("the helper process cannot be started again: {error}; trying again");
+            }
+            self.start_helper_at = now.checked_add(LOOK_AGAIN);
+            return Ok(());
+        }
         let was_short = now.saturating_duration_since(self.helper_started) < HELPER_LIFE;
         self.short_lives = if was_short { self.short_lives.saturating_add(1) } else { 0 };
         if self.short_lives >= SHORT_LIVES {
             return Err("the helper process dies as soon as it is started; see the kernel log".to_owned());
         }
         self.helper_started = now;
-        log::error!("the helper process died; starting another one");
-        let restarted = self.requests.restart().and_then(|()| self.register_helper());
-        restarted.map_err(|error| format!("the helper process cannot be started again: {error}"))?;
         self.read_devices(now);
         self.handle_replies(now);
         if !self.requests.is_ready() {
