@@ -21,4 +21,5 @@ pub mod ctl;
 pub mod daemon;
 pub mod helper;
 pub mod kernel;
+pub mod rarely;
 pub mod wire;

@@ -8,8 +8,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, Permissions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use mio::net::{UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
@@ -21,13 +22,14 @@ use super::link::{Limits, Link, Received};
 use super::message::{CALL_MAX, MESSAGE_MAX, Message};
 use super::sasl::ServerAuth;
 use super::{BUS_NAME, BusEvent, Objects, Signal};
+use crate::rarely::Rarely;
 
 /// The socket's name in the daemon's runtime directory.
 pub const SOCKET_NAME: &str = "control";
 /// Most clients at a time.
 pub const CLIENTS_MAX: usize = 64;
-/// The last places are kept for root: other users cannot lock the administrator out.
-const CLIENTS_OF_USERS: usize = 48;
+/// How long to wait before trying again to make a socket that cannot be made.
+const LISTEN_AGAIN: Duration = Duration::from_secs(10);
 /// Beside one reply, this much may wait for a client in signals.
 const SIGNALS_MAX: usize = 256 << 10;
 const LIMITS: Limits = Limits { message: CALL_MAX, queue: MESSAGE_MAX + SIGNALS_MAX };
@@ -45,7 +47,9 @@ struct Client {
 /// The listening socket and its clients.
 #[derive(Debug)]
 pub struct PrivateServer {
-    listener: UnixListener,
+    /// `None`: the directory is not to be had, is full or read-only.
+    listener: Option<UnixListener>,
+    listen_at: Option<Instant>,
     path: PathBuf,
     served: Served,
     registry: Registry,
@@ -53,6 +57,11 @@ pub struct PrivateServer {
     first_token: usize,
     /// By place, from 1.
     clients: BTreeMap<usize, Client>,
+    clients_max: usize,
+    /// Somebody waits whom we had no descriptor for.
+    starved: bool,
+    turned_away: Rarely,
+    cannot_accept: Rarely,
     /// Our name in the authentication, 32 hexadecimal digits.
     guid: String,
     events: VecDeque<BusEvent>,
@@ -62,28 +71,79 @@ impl PrivateServer {
     /// How many tokens from the first one on belong to the server.
     pub const TOKENS: usize = CLIENTS_MAX + 1;
 
-    /// Listens in `directory`, which has to exist. Takes the place of a socket that nobody listens on any more.
+    /// Listens in `directory`, which is made. Takes the place of a socket that nobody listens on any more. A socket that cannot
+    /// be made keeps nobody from his storage: that is said, and tried again.
     ///
     /// # Errors
-    /// When another process listens there (`AddrInUse`), or the socket cannot be made.
+    /// When another process listens there (`AddrInUse`).
     pub fn new(directory: &Path, served: Served, registry: &Registry, first_token: Token) -> io::Result<PrivateServer> {
-        let path = directory.join(SOCKET_NAME);
-        remove_leftover(&path)?;
-        let mut listener = UnixListener::bind(&path)?;
-        // As the bus policy says: anyone may call.
-        fs::set_permissions(&path, Permissions::from_mode(0o666))?;
-        registry.register(&mut listener, first_token, Interest::READABLE)?;
         let guid = fs::read_to_string("/proc/sys/kernel/random/uuid")?.trim().replace('-', "");
-        Ok(PrivateServer {
-            listener,
-            path,
+        let mut server = PrivateServer {
+            listener: None,
+            listen_at: None,
+            path: directory.join(SOCKET_NAME),
             served,
             registry: registry.try_clone()?,
             first_token: first_token.0,
             clients: BTreeMap::new(),
+            clients_max: CLIENTS_MAX,
+            starved: false,
+            turned_away: Rarely::default(),
+            cannot_accept: Rarely::default(),
             guid,
             events: VecDeque::new(),
-        })
+        };
+        match server.listen() {
+            Err(error) if error.kind() == ErrorKind::AddrInUse => return Err(error),
+            Err(error) => {
+                let directory = directory.display();
+                log::warn!(
+                    "{directory}: the control socket cannot be made: {error}; clients reach us only over D-Bus, trying again"
+                );
+                server.listen_at = Instant::now().checked_add(LISTEN_AGAIN);
+            }
+            Ok(()) => {}
+        }
+        Ok(server)
+    }
+
+    /// Not more than `most` clients at a time, nor more than [`CLIENTS_MAX`].
+    pub fn limit_clients(&mut self, most: usize) {
+        self.clients_max = most.min(CLIENTS_MAX);
+    }
+
+    fn listen(&mut self) -> io::Result<()> {
+        if let Some(directory) = self.path.parent() {
+            fs::DirBuilder::new().recursive(true).mode(0o755).create(directory)?;
+        }
+        remove_leftover(&self.path)?;
+        let mut listener = UnixListener::bind(&self.path)?;
+        // As the bus policy says: anyone may call.
+        fs::set_permissions(&self.path, Permissions::from_mode(0o666))?;
+        self.registry.register(&mut listener, Token(self.first_token), Interest::READABLE)?;
+        self.listener = Some(listener);
+        Ok(())
+    }
+
+    /// When [`PrivateServer::handle_deadline`] wants to be called.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.listen_at
+    }
+
+    pub fn handle_deadline(&mut self, now: Instant) {
+        if self.listen_at.is_some_and(|at| at <= now) {
+            self.listen_at = match self.listen() {
+                Ok(()) => None,
+                Err(_) => now.checked_add(LISTEN_AGAIN),
+            };
+        }
+    }
+
+    /// Something was done, which may have set a descriptor free.
+    pub fn accept_starved(&mut self) {
+        if self.starved {
+            self.accept();
+        }
     }
 
     /// Whether a token is one of ours.
@@ -121,18 +181,24 @@ impl PrivateServer {
     }
 
     fn accept(&mut self) {
-        loop {
-            match self.listener.accept() {
+        self.starved = false;
+        while let Some(listener) = &self.listener {
+            match listener.accept() {
                 Ok((stream, _)) => {
-                    if let Err(why) = self.admit(stream) {
-                        log::info!("{}: a client turned away: {why}", self.path.display());
+                    if let Err(why) = self.admit(stream)
+                        && self.turned_away.is_due(Instant::now())
+                    {
+                        log::info!("{}: clients are turned away: {why}", self.path.display());
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) => {
-                    // Out of descriptors or memory: the next client that comes brings us here again.
-                    log::warn!("{}: cannot accept clients: {error}", self.path.display());
+                    // Out of descriptors or memory.
+                    self.starved = true;
+                    if self.cannot_accept.is_due(Instant::now()) {
+                        log::warn!("{}: cannot accept clients: {error}; they wait", self.path.display());
+                    }
                     return;
                 }
             }
@@ -141,7 +207,8 @@ impl PrivateServer {
 
     fn admit(&mut self, stream: UnixStream) -> io::Result<()> {
         let uid = getsockopt(&stream, PeerCredentials)?.uid();
-        let limit = if uid == 0 { CLIENTS_MAX } else { CLIENTS_OF_USERS };
+        // The last places are kept for root: other users cannot lock the administrator out.
+        let limit = if uid == 0 { self.clients_max } else { self.clients_max.saturating_sub(self.clients_max / 4) };
         let free = (1..=CLIENTS_MAX).find(|place| !self.clients.contains_key(place));
         let Some(place) = free.filter(|_| self.clients.len() < limit) else {
             return Err(io::Error::other(format!("{} clients are connected", self.clients.len())));
@@ -183,8 +250,10 @@ impl PrivateServer {
 
 impl Drop for PrivateServer {
     fn drop(&mut self) {
-        // Left behind it would be taken over by the next start: nothing to report.
-        let _ = fs::remove_file(&self.path);
+        if self.listener.is_some() {
+            // Left behind it would be taken over by the next start: nothing to report.
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 

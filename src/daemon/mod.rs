@@ -26,7 +26,6 @@ mod uses;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -93,28 +92,27 @@ fn serve(options: Options) -> Result<(), String> {
     // What the configuration holds may be keys: no core file, as with the helper.
     nix::sys::prctl::set_dumpable(false).map_err(|errno| format!("core files cannot be forbidden: {errno}"))?;
     logger::init(options.program.name(), options.syslog, options.tron);
-    raise_descriptor_limit();
-    let directory = runtime_directory(options.program)?;
-    Daemon::new(options, helper, &mask, &directory)?.run()
+    let descriptors = raise_descriptor_limit();
+    let directory = runtime_directory(options.program);
+    Daemon::new(options, helper, &mask, &directory, descriptors)?.run()
 }
 
-/// A probe needs a descriptor, and there may be hundreds at a time.
-fn raise_descriptor_limit() {
-    let raised =
-        getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
-    if let Err(errno) = raised {
+/// A probe needs a descriptor, and there may be hundreds at a time. Returns how many there may be.
+fn raise_descriptor_limit() -> usize {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map(|()| hard));
+    let limit = raised.or_else(|errno| {
         log::debug!("the limit of open files stays as it is: {errno}");
-    }
+        getrlimit(Resource::RLIMIT_NOFILE).map(|(soft, _)| soft)
+    });
+    limit.map_or(0, |limit| usize::try_from(limit).unwrap_or(usize::MAX))
 }
 
 /// `$RUNTIME_DIRECTORY`, which a service manager made, or our own below `/run`.
-fn runtime_directory(program: Program) -> Result<PathBuf, String> {
-    let directory = match std::env::var_os("RUNTIME_DIRECTORY") {
+fn runtime_directory(program: Program) -> PathBuf {
+    match std::env::var_os("RUNTIME_DIRECTORY") {
         // systemd separates several directories by colons; a unit of ours has one.
         Some(directory) => PathBuf::from(directory),
         None => Path::new("/run").join(program.name()),
-    };
-    let made = fs::DirBuilder::new().recursive(true).mode(0o755).create(&directory);
-    made.map_err(|error| format!("{}: cannot be made: {error}", directory.display()))?;
-    Ok(directory)
+    }
 }

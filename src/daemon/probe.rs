@@ -38,6 +38,10 @@ pub struct Probes {
     probes: BTreeMap<usize, Probe>,
     deadlines: Deadlines<usize>,
     outcomes: VecDeque<Outcome>,
+    /// Each needs a descriptor: so many at a time…
+    most: usize,
+    /// …while these wait.
+    waiting: VecDeque<PortalId>,
 }
 
 #[derive(Debug)]
@@ -49,14 +53,16 @@ struct Probe {
 }
 
 impl Probes {
-    /// All tokens from `first_token` on belong to probes.
-    pub fn new(first_token: Token) -> Probes {
+    /// All tokens from `first_token` on belong to probes, of which no more than `most` are under way at a time.
+    pub fn new(first_token: Token, most: usize) -> Probes {
         Probes {
             first_token: first_token.0,
             next_token: first_token.0,
             probes: BTreeMap::new(),
             deadlines: Deadlines::default(),
             outcomes: VecDeque::new(),
+            most,
+            waiting: VecDeque::new(),
         }
     }
 
@@ -65,6 +71,20 @@ impl Probes {
     }
 
     pub fn start(&mut self, now: Instant, portal: PortalId, registry: &Registry) {
+        self.waiting.push_back(portal);
+        self.start_waiting(now, registry);
+    }
+
+    /// To be called when probes have ended.
+    pub fn start_waiting(&mut self, now: Instant, registry: &Registry) {
+        while self.probes.len() < self.most
+            && let Some(portal) = self.waiting.pop_front()
+        {
+            self.begin(now, portal, registry);
+        }
+    }
+
+    fn begin(&mut self, now: Instant, portal: PortalId, registry: &Registry) {
         let token = self.next_token;
         self.next_token = token.checked_add(1).unwrap_or(self.first_token);
         let started = begin(&portal).and_then(|mut stream| {
@@ -225,7 +245,7 @@ mod tests {
     /// Probes a port behind which `serve` is run on the accepted connection.
     fn probe(portal: PortalId) -> Result<(), String> {
         let mut poll = Poll::new().unwrap();
-        let mut probes = Probes::new(FIRST);
+        let mut probes = Probes::new(FIRST, 1);
         probes.start(Instant::now(), portal, poll.registry());
         let mut events = Events::with_capacity(8);
         loop {
@@ -290,7 +310,7 @@ mod tests {
     fn what_never_answers_runs_out_of_time() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut poll = Poll::new().unwrap();
-        let mut probes = Probes::new(FIRST);
+        let mut probes = Probes::new(FIRST, 1);
         let start = Instant::now();
         probes.start(start, portal(listener.local_addr().unwrap()), poll.registry());
         poll.poll(&mut Events::with_capacity(8), None).unwrap();
@@ -302,6 +322,25 @@ mod tests {
         let (_, outcome) = probes.poll_outcome().unwrap();
         assert!(outcome.unwrap_err().starts_with("something accepts connections there"));
         assert!(probes.deadline().is_none());
+    }
+
+    #[test]
+    fn no_more_than_so_many_at_a_time() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let poll = Poll::new().unwrap();
+        let mut probes = Probes::new(FIRST, 2);
+        let start = Instant::now();
+        (0..5).for_each(|_| probes.start(start, portal(listener.local_addr().unwrap()), poll.registry()));
+        let ends: Vec<usize> = (1..=3)
+            .map(|round| {
+                let now = start + round * CONNECT_TIME;
+                probes.handle_deadline(now);
+                probes.start_waiting(now, poll.registry());
+                std::iter::from_fn(|| probes.poll_outcome()).count()
+            })
+            .collect();
+        assert_eq!(ends, [2, 2, 1]);
+        assert_eq!(probes.deadline(), None);
     }
 
     #[test]

@@ -53,6 +53,8 @@ pub struct Requests {
     ask_again: Option<Instant>,
     /// When to look again in sysfs after that failed.
     look_again: Option<Instant>,
+    /// That it failed was said.
+    looks_in_vain: bool,
     /// Taken in, but not yet turned into events.
     arrived: VecDeque<Arrival>,
 }
@@ -74,6 +76,7 @@ impl Requests {
             missing: BTreeSet::new(),
             ask_again: None,
             look_again: None,
+            looks_in_vain: false,
             arrived: VecDeque::new(),
         }
     }
@@ -173,9 +176,14 @@ impl Requests {
         if let (Purpose::Connect(ticket), Reply::Connected { instance, .. }) = (&arrival.purpose, &arrival.reply) {
             let (ticket, name) = (*ticket, format!("nvme{instance}"));
             return match sysfs.controller(&name) {
-                Ok(device) => Some(Event::Connected { ticket, outcome: Ok(device) }),
+                Ok(device) => {
+                    self.looks_in_vain = false;
+                    Some(Event::Connected { ticket, outcome: Ok(device) })
+                }
                 Err(error) => {
-                    log::error!("{name} was connected, but cannot be looked up: {error}; trying again");
+                    if !std::mem::replace(&mut self.looks_in_vain, true) {
+                        log::error!("{name} was connected, but cannot be looked up: {error}; trying again");
+                    }
                     self.arrived.push_front(arrival);
                     self.look_again = now.checked_add(LOOK_AGAIN);
                     None

@@ -1,15 +1,16 @@
 //! What outlives the process: which connections are ours, which discovery controllers listed them, and which of these
 //! are known from announcements only.
 //!
-//! Kept as JSON in the runtime directory, which a reboot empties just as it ends the connections. Replaced atomically;
-//! a file that makes no sense is reported and ignored. It holds no secrets and nothing that could be executed.
+//! Kept as JSON in the runtime directory, which a reboot empties just as it ends the connections; so time is counted from the
+//! start of the machine, and no clock that is set changes it. Replaced atomically; what cannot be written is tried again; a file that makes no sense is reported and ignored. It holds no secrets and nothing that could be executed.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
+use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 use crate::bus::ControllerId;
@@ -20,6 +21,8 @@ use crate::core::terms::Terms;
 
 const NAME: &str = "last-known.json";
 const VERSION: u32 = 1;
+/// How long to wait before writing again what could not be written.
+const WRITE_AGAIN: Duration = Duration::from_secs(10);
 /// A megabyte describes some two thousand connections; more is not ours.
 const SIZE_MAX: u64 = 16 << 20;
 
@@ -49,8 +52,8 @@ struct Connection {
 
 #[derive(Serialize, Deserialize)]
 struct Announced {
-    /// Since when it has been neither announced nor connected, in seconds of Unix time; absent if it was when this was
-    /// written.
+    /// Since when it has been neither announced nor connected, in seconds since the machine started; absent if it was
+    /// when this was written.
     unseen_since: Option<u64>,
 }
 
@@ -65,12 +68,18 @@ pub struct StateFile {
     written: Vec<u8>,
     /// How each connection is written: with hundreds of them, one more must not cost as much as all.
     lines: Vec<(Legacy, String)>,
-    failed: bool,
+    /// It does not: when to write it again.
+    write_at: Option<Instant>,
 }
 
 impl StateFile {
     pub fn new(directory: &Path) -> StateFile {
-        StateFile { directory: directory.to_owned(), written: Vec::new(), lines: Vec::new(), failed: false }
+        StateFile { directory: directory.to_owned(), written: Vec::new(), lines: Vec::new(), write_at: None }
+    }
+
+    /// When [`StateFile::save`] wants to be called, even if there is nothing new.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.write_at
     }
 
     /// What an earlier run left; nothing where there is nothing usable, with a message.
@@ -90,22 +99,21 @@ impl StateFile {
     }
 
     /// Replaces the file, if there is something new.
-    pub fn save(&mut self, legacy: &[Legacy]) {
+    pub fn save(&mut self, now: Instant, legacy: &[Legacy]) {
         let bytes = self.write(legacy).into_bytes();
-        if bytes == self.written && !self.failed {
+        if bytes == self.written && self.write_at.is_none() {
             return;
         }
-        match replace(&self.directory, &bytes) {
-            Ok(()) => self.failed = false,
-            Err(error) if !self.failed => {
+        let had_failed = self.write_at.take().is_some();
+        if let Err(error) = replace(&self.directory, &bytes) {
+            if !had_failed {
                 let path = self.directory.join(NAME);
                 log::warn!(
-                    "{}: cannot be written: {error}; a restart will not know its own connections",
+                    "{}: cannot be written: {error}; a restart will not know its own connections, trying again",
                     path.display()
                 );
-                self.failed = true;
             }
-            Err(_) => {}
+            self.write_at = now.checked_add(WRITE_AGAIN);
         }
         self.written = bytes;
     }
@@ -120,7 +128,7 @@ impl StateFile {
             while before.next_if(|(earlier, _)| earlier.id < legacy.id).is_some() {}
             let line = match before.next_if(|(earlier, _)| earlier == legacy) {
                 Some((_, line)) => line,
-                None => serde_json::to_string(&Connection::new(legacy, unix_time())).unwrap_or_default(),
+                None => serde_json::to_string(&Connection::new(legacy, uptime())).unwrap_or_default(),
             };
             text.push_str(if index > 0 { ",\n" } else { "\n" });
             text.push_str(&line);
@@ -140,7 +148,7 @@ fn read(path: &Path) -> io::Result<Vec<Legacy>> {
         return Err(invalid("written by another version"));
     }
     let legacy: Option<Vec<Legacy>> =
-        contents.connections.iter().map(|connection| connection.to_legacy(unix_time())).collect();
+        contents.connections.iter().map(|connection| connection.to_legacy(uptime())).collect();
     legacy.ok_or_else(|| invalid("unknown transport"))
 }
 
@@ -150,19 +158,24 @@ fn invalid(why: &str) -> io::Error {
 
 fn replace(directory: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = directory.join(format!("{NAME}.new"));
-    fs::write(&temporary, bytes)?;
-    fs::rename(temporary, directory.join(NAME))
+    let written = fs::write(&temporary, bytes).and_then(|()| fs::rename(&temporary, directory.join(NAME)));
+    if written.is_err() {
+        // What there is of it takes room that others may need.
+        let _ = fs::remove_file(temporary);
+    }
+    written
 }
 
-fn unix_time() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+/// Seconds since the machine started, asleep or not.
+fn uptime() -> u64 {
+    clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(0, |time| time.tv_sec().unsigned_abs())
 }
 
 impl Connection {
-    /// `unix_time`: now, in seconds.
-    fn new(legacy: &Legacy, unix_time: u64) -> Connection {
+    /// `uptime`: now.
+    fn new(legacy: &Legacy, uptime: u64) -> Connection {
         let announced = |unseen: Duration| Announced {
-            unseen_since: (!unseen.is_zero()).then(|| unix_time.saturating_sub(unseen.as_secs())),
+            unseen_since: (!unseen.is_zero()).then(|| uptime.saturating_sub(unseen.as_secs())),
         };
         Connection {
             discovery: legacy.id.kind == ControllerKind::Discovery,
@@ -174,7 +187,7 @@ impl Connection {
         }
     }
 
-    fn to_legacy(&self, unix_time: u64) -> Option<Legacy> {
+    fn to_legacy(&self, uptime: u64) -> Option<Legacy> {
         let tid = |id: &ControllerId| id.transport_id().map(Rc::new);
         let kind = if self.discovery { ControllerKind::Discovery } else { ControllerKind::Io };
         Some(Legacy {
@@ -182,14 +195,14 @@ impl Connection {
             ours: self.ours,
             sources: self.sources.iter().map(tid).collect::<Option<_>>()?,
             terms: Terms { needs_tls: self.needs_tls, ..Terms::default() },
-            unseen: self.announced.as_ref().map(|announced| announced.age(unix_time)),
+            unseen: self.announced.as_ref().map(|announced| announced.age(uptime)),
         })
     }
 }
 
 impl Announced {
-    fn age(&self, unix_time: u64) -> Duration {
-        self.unseen_since.map_or(Duration::ZERO, |since| Duration::from_secs(unix_time.saturating_sub(since)))
+    fn age(&self, uptime: u64) -> Duration {
+        self.unseen_since.map_or(Duration::ZERO, |since| Duration::from_secs(uptime.saturating_sub(since)))
     }
 }
 
@@ -254,7 +267,7 @@ mod tests {
     #[test]
     fn the_next_run_knows_what_this_one_saved() {
         let directory = directory("round-trip");
-        StateFile::new(&directory).save(&legacy());
+        StateFile::new(&directory).save(Instant::now(), &legacy());
         assert_eq!(StateFile::new(&directory).load(), legacy());
         fs::remove_dir_all(directory).unwrap();
     }
@@ -266,7 +279,7 @@ mod tests {
         let other = Legacy { sources: vec![], ..io.clone() };
         let mut file = StateFile::new(&directory);
         for saved in [vec![io.clone()], vec![io, seen.clone()], vec![other.clone(), seen], vec![], vec![other]] {
-            file.save(&saved);
+            file.save(Instant::now(), &saved);
             assert_eq!(StateFile::new(&directory).load(), saved);
         }
     }

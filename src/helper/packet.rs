@@ -34,14 +34,15 @@ pub fn send(socket: BorrowedFd<'_>, packet: &[u8], passed: Option<BorrowedFd<'_>
     Ok(())
 }
 
-/// Bytes of the packet and the descriptor that came with it; `None` when the other side has closed.
+/// Bytes of the packet and the descriptor that came with it, unless we may have no more; `None` when the other side has closed.
 pub fn recv(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> nix::Result<Option<(usize, Option<OwnedFd>)>> {
     let mut control = nix::cmsg_space!(RawFd);
     let mut pieces = [IoSliceMut::new(buffer)];
     let flags = MsgFlags::MSG_CMSG_CLOEXEC;
     let message = recvmsg::<()>(socket.as_raw_fd(), &mut pieces, Some(&mut control), flags)?;
     let mut passed = None;
-    for control in message.cmsgs()? {
+    // The kernel leaves out a descriptor for which there is no room (`MSG_CTRUNC`): that is a matter of this packet alone.
+    for control in message.cmsgs().into_iter().flatten() {
         if let ControlMessageOwned::ScmRights(descriptors) = control {
             for descriptor in descriptors {
                 // SAFETY: the kernel has just made this descriptor for us; nobody else knows of it.

@@ -211,7 +211,7 @@ fn forged_uevents_are_ignored() {
                     "SEQNUM=4000000000",
                 ];
                 for daemon in [stas.finder(), stas.connector()] {
-                    guest.forge_uevent(daemon.pid(), &lines);
+                    let _sent = guest.forge_uevent(daemon.pid(), &lines);
                 }
             }
         }

@@ -380,6 +380,27 @@ fn a_restart_keeps_what_is_not_announced_any_more() {
     });
 }
 
+/// What is not announced any more is kept for some time; a clock that is set ten years ahead does not make that time pass.
+#[test]
+fn the_clock_ages_nobody() {
+    scenario(|guest| {
+        let mut lan = Lan::running(guest, "reconnect-delay = 1\nctrl-loss-tmo = 3\n");
+        lan.announce();
+        lan.wait_for_storage();
+        lan.withdraw();
+        lan.port.unlink(&lan.disk);
+        let is_gone = || !guest.controllers().iter().any(Controller::is_discovery);
+        guest.wait_until("the kernel gave the discovery controller up", SOON, is_gone);
+        lan.wait_until_listed("10.97.0.2", true, SOON);
+        lan.stop();
+        guest.set_clock("2037-12-31 23:59:59");
+        lan.start();
+        assert!(lan.list().contains("10.97.0.2"), "{}", lan.list());
+        lan.port.link_in(&lan.far, &lan.disk);
+        lan.wait_for_storage();
+    });
+}
+
 #[test]
 fn nonsense_is_reported_once_and_ignored() {
     scenario(|guest| {

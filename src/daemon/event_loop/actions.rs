@@ -57,7 +57,7 @@ impl Daemon {
             Action::ReadDevices => self.read_devices(now),
             Action::AskFcPorts => self.requests.ask_fc_ports(),
             Action::Publish(change) => self.publish(now, change),
-            Action::Save => self.state_file.save(&self.machine.legacy(now)),
+            Action::Save => self.state_file.save(now, &self.machine.legacy(now)),
             Action::Note(note) => log::log!(note.level(), "{note}"),
         }
     }

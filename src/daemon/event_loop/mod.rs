@@ -36,6 +36,7 @@ use crate::daemon::udev::Override;
 use crate::daemon::uses::Uses;
 use crate::kernel::netlink::KernelSocket;
 use crate::kernel::sysfs::Sysfs;
+use crate::rarely::Rarely;
 
 const UEVENTS: Token = Token(0);
 const SIGNALS: Token = Token(1);
@@ -83,9 +84,12 @@ pub struct Daemon {
     /// The last failure to get its pages that was reported.
     finder_complaint: Option<String>,
     helper_started: Instant,
+    /// When to start another one after that failed.
+    start_helper_at: Option<Instant>,
     short_lives: u32,
     /// When to read all of sysfs after that failed.
     read_devices_at: Option<Instant>,
+    lost_uevents: Rarely,
     uses: Uses,
     /// Set by SIGTERM: when to give up waiting.
     stop_by: Option<Instant>,
@@ -102,6 +106,7 @@ impl Daemon {
             if self.is_done(now) {
                 return Ok(());
             }
+            self.private.accept_starved();
             self.network.listen(self.machine.waits_for_network(), self.poll.registry());
             self.arm_timer(now).map_err(|error| format!("timer: {error}"))?;
             match self.poll.poll(&mut events, None) {
@@ -141,7 +146,7 @@ impl Daemon {
             self.machine.handle(now, Event::UsesChanged);
         }
         if is_ready(TIMER) {
-            self.handle_timer(now);
+            self.handle_timer(now)?;
         }
         self.handle_probes(now);
         if is_ready(NETWORK) {
@@ -172,6 +177,7 @@ impl Daemon {
     fn handle_probes(&mut self, now: Instant) {
         while let Some((portal, outcome)) = self.probes.poll_outcome() {
             self.machine.handle(now, Event::Probed { portal, outcome });
+            self.probes.start_waiting(now, self.poll.registry());
         }
     }
 }

@@ -15,6 +15,7 @@ use nix::sys::timerfd::{ClockId, TimerFd, TimerFlags};
 use super::{BUS, Daemon, EXCLUSIONS, NETWORK, PRIVATE, PROBES, SIGNALS, TIMER, UEVENTS, USES};
 use crate::bus::address::Address;
 use crate::bus::dispatch::Served;
+use crate::bus::private::CLIENTS_MAX;
 use crate::bus::{PrivateServer, SystemBus};
 use crate::core::Machine;
 use crate::daemon::claims::Claims;
@@ -31,25 +32,40 @@ use crate::daemon::uses::Uses;
 use crate::helper::Helper;
 use crate::kernel::netlink::KernelSocket;
 use crate::kernel::sysfs::{CLASS, Sysfs};
+use crate::rarely::Rarely;
 
 /// How long a bus that neither gives nor refuses our names can keep us from being ready.
 const BUS_PATIENCE: Duration = Duration::from_secs(5);
 
+/// What the loop itself needs in descriptors, with something to spare.
+const OWN_DESCRIPTORS: usize = 32;
+
 impl Daemon {
     /// Sets everything up. `Err` says what is wrong; what is wrong with the configuration is in the log.
-    pub fn new(options: Options, helper: Helper, mask: &SigSet, directory: &Path) -> Result<Daemon, String> {
+    /// `descriptors`: how many there may be.
+    pub fn new(
+        options: Options,
+        helper: Helper,
+        mask: &SigSet,
+        directory: &Path,
+        descriptors: usize,
+    ) -> Result<Daemon, String> {
         let program = options.program;
         let now = Instant::now();
         let paths = Paths::new(&options);
         let settings = paths.load().ok_or("the configuration cannot be used, see above")?;
         let served = Served::new(&program.bus_roles());
         let poll = Poll::new().map_err(|error| format!("epoll: {error}"))?;
-        let private = PrivateServer::new(directory, served.clone(), poll.registry(), PRIVATE).map_err(|error| {
+        let mut private = PrivateServer::new(directory, served.clone(), poll.registry(), PRIVATE).map_err(|error| {
             match error.kind() {
                 io::ErrorKind::AddrInUse => format!("{} runs already", program.name()),
                 _ => format!("{}: the control socket cannot be made: {error}", directory.display()),
             }
         })?;
+        // What clients and probes take must never be missing where storage is at stake.
+        let clients = CLIENTS_MAX.min(descriptors / 4);
+        private.limit_clients(clients);
+        let probes = descriptors.saturating_sub(clients).saturating_sub(OWN_DESCRIPTORS).max(1);
         let mut daemon = Daemon {
             program,
             paths,
@@ -64,7 +80,7 @@ impl Daemon {
             uevents: describe("netlink", KernelSocket::uevents())?,
             sysfs: Sysfs::new(CLASS),
             requests: Requests::new(helper),
-            probes: Probes::new(PROBES),
+            probes: Probes::new(PROBES, probes),
             network: Network::new(NETWORK),
             machine: Machine::new(program.roles(), seed()),
             state_file: StateFile::new(directory),
@@ -80,8 +96,10 @@ impl Daemon {
             finder_is_ours: false,
             finder_complaint: None,
             helper_started: now,
+            start_helper_at: None,
             short_lives: 0,
             read_devices_at: None,
+            lost_uevents: Rarely::default(),
             uses: Uses::new(USES),
             stop_by: None,
             poll,

@@ -37,12 +37,15 @@ impl Daemon {
             self.manager.deadline(),
             self.ready_by,
             self.read_devices_at,
+            self.start_helper_at,
+            self.state_file.deadline(),
+            self.private.deadline(),
             self.stop_by,
         ];
         self.machine.poll_deadline().into_iter().chain(others.into_iter().flatten()).min()
     }
 
-    pub(super) fn handle_timer(&mut self, now: Instant) {
+    pub(super) fn handle_timer(&mut self, now: Instant) -> Result<(), String> {
         // Reading makes the timer readable again at its next expiry; how often it expired does not matter.
         let _ = self.timer.wait();
         self.armed = None;
@@ -54,6 +57,10 @@ impl Daemon {
         if self.read_devices_at.is_some_and(|at| at <= now) {
             self.read_devices(now);
         }
+        if self.state_file.deadline().is_some_and(|at| at <= now) {
+            self.state_file.save(now, &self.machine.legacy(now));
+        }
+        self.private.handle_deadline(now);
         if self.ready_by.is_some_and(|by| by <= now) {
             log::warn!("D-Bus: the bus does not answer; going on without it until it does");
             self.awaited_names.clear();
@@ -61,5 +68,9 @@ impl Daemon {
         if let Some(bus) = &mut self.bus {
             bus.handle_deadline(now);
         }
+        if self.start_helper_at.is_some_and(|at| at <= now) {
+            self.replace_helper(now)?;
+        }
+        Ok(())
     }
 }

@@ -38,7 +38,9 @@ impl Daemon {
             }
         }
         if lost {
-            log::warn!("uevents were lost; reading all controllers again");
+            if self.lost_uevents.is_due(now) {
+                log::warn!("uevents were lost; reading all controllers again");
+            }
             self.read_devices(now);
         }
         Ok(())
@@ -90,11 +92,13 @@ impl Daemon {
     }
 
     pub(super) fn read_devices(&mut self, now: Instant) {
-        self.read_devices_at = None;
+        let had_failed = self.read_devices_at.take().is_some();
         match self.sysfs.controllers() {
             Ok(devices) => self.machine.handle(now, Event::DevicesRead(devices)),
             Err(error) => {
-                log::error!("{CLASS}: cannot be read: {error}; controllers may be unknown to us; trying again");
+                if !had_failed {
+                    log::error!("{CLASS}: cannot be read: {error}; controllers may be unknown to us; trying again");
+                }
                 self.read_devices_at = now.checked_add(LOOK_AGAIN);
             }
         }

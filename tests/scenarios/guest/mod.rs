@@ -8,12 +8,13 @@ mod daemon;
 mod debian;
 mod fabrics;
 mod host;
+mod limits;
 mod network;
 mod target;
 mod uevents;
 
 #[allow(unused_imports, reason = "scenarios name the types that they need")]
-pub use self::{avahi::*, daemon::*, debian::*, fabrics::*, host::*, network::*, target::*, uevents::*};
+pub use self::{avahi::*, daemon::*, debian::*, fabrics::*, host::*, limits::*, network::*, target::*, uevents::*};
 
 use std::fmt::Display;
 use std::fs::{self, OpenOptions};

@@ -22,15 +22,16 @@ impl Guest {
     }
 
     /// Sends a uevent that is none, for it does not come from the kernel, to whoever listens, and to a daemon by itself. `lines`
-    /// is what a uevent has between its NULs.
-    pub fn forge_uevent(&self, daemon: u32, lines: &[&str]) {
+    /// is what a uevent has between its NULs. Whether either was sent.
+    pub fn forge_uevent(&self, daemon: u32, lines: &[&str]) -> [nix::Result<usize>; 2] {
         let message = lines.join("\0") + "\0";
         let socket = open();
-        for to in [NetlinkAddr::new(0, KERNEL), NetlinkAddr::new(daemon, 0)] {
+        [NetlinkAddr::new(0, KERNEL), NetlinkAddr::new(daemon, 0)].map(|to| {
             // The second is refused if the daemon's socket has another address than its process id.
             let sent = sendto(socket.as_raw_fd(), message.as_bytes(), &to, MsgFlags::empty());
             super::say(&format!("forged uevent {lines:?}: {sent:?}"));
-        }
+            sent
+        })
     }
 }
 
