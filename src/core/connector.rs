@@ -90,6 +90,13 @@ impl Connector {
 
     /// Takes in what a discovery controller says.
     pub fn hear(&mut self, now: Instant, source: &Rc<TransportId>, testimony: Testimony, links: &mut Links) {
+        let verdict = self.note(source, testimony);
+        self.carry_out(now, &[verdict], links);
+    }
+
+    /// The same, but nothing is done about it yet: [`Connector::carry_out`] has to follow. Where several speak at a time, all
+    /// of them are heard before anything goes.
+    pub fn note(&mut self, source: &Rc<TransportId>, testimony: Testimony) -> Verdict {
         let bound = |paths: Listing| {
             paths.into_iter().map(|(path, terms)| (self.rules.policy.bound(&path, source), terms)).collect()
         };
@@ -98,8 +105,7 @@ impl Connector {
             Testimony::Stale(paths) => Testimony::Stale(bound(paths)),
             Testimony::Forgotten => Testimony::Forgotten,
         };
-        let verdict = self.ledger.hear(source, testimony);
-        self.carry_out(now, verdict, links);
+        self.ledger.hear(source, testimony)
     }
 
     /// Takes in that these are all the discovery controllers that there are, by the administrator's word; see
@@ -111,8 +117,17 @@ impl Connector {
         is_announced: impl Fn(&TransportId) -> bool,
         links: &mut Links,
     ) {
-        let verdict = self.ledger.hear_all_sources(sources, is_announced);
-        self.carry_out(now, verdict, links);
+        let verdict = self.note_all_sources(sources, is_announced);
+        self.carry_out(now, &[verdict], links);
+    }
+
+    /// The same, but nothing is done about it yet.
+    pub fn note_all_sources(
+        &mut self,
+        sources: BTreeSet<Rc<TransportId>>,
+        is_announced: impl Fn(&TransportId) -> bool,
+    ) -> Verdict {
+        self.ledger.hear_all_sources(sources, is_announced)
     }
 
     /// Takes in that these are all the discovery controllers that there are; see [`Ledger::follow_sources`].
@@ -137,11 +152,18 @@ impl Connector {
         }
     }
 
-    fn carry_out(&mut self, now: Instant, verdict: Verdict, links: &mut Links) {
-        for path in verdict.appeared.iter().chain(&verdict.changed).chain(&verdict.withdrawn) {
+    /// Does what follows from what was noted. What is wanted comes first, so that it can take over a connection that is let go
+    /// otherwise.
+    pub fn carry_out(&mut self, now: Instant, verdicts: &[Verdict], links: &mut Links) {
+        let concerned = verdicts
+            .iter()
+            .flat_map(|verdict| verdict.appeared.iter().chain(&verdict.changed).chain(&verdict.withdrawn));
+        let (wanted, unwanted): (Vec<_>, Vec<_>) = concerned.partition(|path| self.plan(path).is_some());
+        for path in wanted.into_iter().chain(unwanted) {
             self.decide(now, path, links);
         }
-        for path in verdict.abandoned.iter().filter(|path| self.plan(path).is_none()) {
+        let abandoned = verdicts.iter().flat_map(|verdict| &verdict.abandoned);
+        for path in abandoned.filter(|path| self.plan(path).is_none()) {
             links.unwant(&link_id(path), Disposal::Keep);
         }
     }

@@ -232,7 +232,7 @@ fn two_host_nqns_are_two_paths_to_one_disk() {
         let before = guest.controllers();
         stas.end(Part::Both, Daemon::kill);
         stas.start_again();
-        stas.wait_for_storage(&[&disk.nqn], SOON);
+        guest.wait_until("stacctl shows both", SOON, || guest.run("stacctl", &["ls"]).stdout.lines().count() == 3);
         guest.assert_untouched(&before);
         assert_eq!(guest.controllers().len(), before.len());
     });

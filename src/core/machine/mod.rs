@@ -37,6 +37,8 @@ pub struct Machine {
     hearsay: Hearsay,
     /// The legacy may have changed since it was last saved.
     unsaved: bool,
+    /// For good.
+    stopping: bool,
     /// Of the network.
     network: Changes,
     /// To be published.
@@ -62,6 +64,7 @@ impl Machine {
             persistent_connections: true,
             hearsay: Hearsay::default(),
             unsaved: false,
+            stopping: false,
             network: Changes::default(),
             changes: VecDeque::new(),
         }
@@ -75,7 +78,7 @@ impl Machine {
             Event::HostNamed(ids) => self.links.set_host_ids(ids),
             Event::HostExcludes(exclusions) => self.links.set_exclusions(now, exclusions),
             Event::Resolved { ticket, outcome } => self.names.resolved(now, ticket, outcome),
-            Event::FabricsReady(ready) => self.links.set_ready(ready),
+            Event::FabricsReady(ready) => self.links.set_ready(ready && !self.stopping),
             Event::DevicesRead(devices) => {
                 self.links.devices_read(now, devices);
                 self.unsaved = true;
@@ -106,11 +109,8 @@ impl Machine {
             Event::Inquired { ticket, outcome } => {
                 self.for_finder(|finder, _| finder.inquired(now, ticket, outcome));
             }
-            Event::FinderReports(reports) => {
-                self.hear_whole_finder(now, &reports);
-                self.hear_finder(now, reports);
-            }
-            Event::FinderMentions(reports) => self.hear_finder(now, reports),
+            Event::FinderReports(reports) => self.hear_finder(now, reports, true),
+            Event::FinderMentions(reports) => self.hear_finder(now, reports, false),
             Event::FinderGone => {
                 self.hearsay.finder_gone();
                 self.connector.iter_mut().for_each(Connector::lose_finder);
@@ -127,6 +127,7 @@ impl Machine {
                 self.unsaved |= self.for_finder(|finder, links| finder.fc_ports_told(now, answered, links));
             }
             Event::Stop => {
+                self.stopping = true;
                 self.links.set_ready(false);
                 if let (Some(finder), false) = (&mut self.finder, self.persistent_connections) {
                     finder.stop(&mut self.links);
@@ -199,27 +200,27 @@ impl Machine {
         self.connector.as_ref()
     }
 
-    /// That a controller is not there is the administrator's word, unless the finder forgot it by itself.
-    fn hear_whole_finder(&mut self, now: Instant, reports: &[Report]) {
+    /// Takes in what a finder in another process says. If that `is_all`, it is the administrator's word that a controller is
+    /// not there, unless the finder forgot it by itself. All of it is noted before anything is done: a path may have moved from
+    /// one page to another.
+    fn hear_finder(&mut self, now: Instant, reports: Vec<Report>, is_all: bool) {
         let Some(connector) = &mut self.connector else {
             return;
         };
-        for source in self.hearsay.hear(reports) {
-            connector.hear(now, &source, Testimony::Forgotten, &mut self.links);
+        let mut verdicts = Vec::new();
+        if is_all {
+            for source in self.hearsay.hear(&reports) {
+                verdicts.push(connector.note(&source, Testimony::Forgotten));
+            }
+            let sources: BTreeSet<_> = reports.iter().map(|report| report.source.clone()).collect();
+            let announced = reports.iter().filter(|report| report.origin == Origin::Discovered);
+            let announced: BTreeSet<_> = announced.map(|report| report.source.clone()).collect();
+            verdicts.push(connector.note_all_sources(sources, |source| announced.contains(source)));
         }
-        let sources: BTreeSet<_> = reports.iter().map(|report| report.source.clone()).collect();
-        let announced = reports.iter().filter(|report| report.origin == Origin::Discovered);
-        let announced: BTreeSet<_> = announced.map(|report| report.source.clone()).collect();
-        connector.hear_all_sources(now, sources, |source| announced.contains(source), &mut self.links);
-    }
-
-    fn hear_finder(&mut self, now: Instant, reports: Vec<Report>) {
-        let Some(connector) = &mut self.connector else {
-            return;
-        };
         for Report { source, testimony, .. } in reports {
-            connector.hear(now, &source, testimony, &mut self.links);
+            verdicts.push(connector.note(&source, testimony));
         }
+        connector.carry_out(now, &verdicts, &mut self.links);
         self.unsaved = true;
     }
 

@@ -33,6 +33,16 @@ fn from_the_configuration_to_io() {
 }
 
 #[test]
+fn nothing_is_connected_after_the_stop() {
+    let mut world = world_of(9..10);
+    world.event(Event::Stop);
+    world.answer_probe("192.0.2.9");
+    // Its answer to what was asked at the start.
+    world.event(Event::FabricsReady(true));
+    world.assert_nothing_to_do();
+}
+
+#[test]
 fn nothing_is_connected_before_the_kernel_can() {
     let mut world = World::new();
     world.event(Event::FabricsReady(false));

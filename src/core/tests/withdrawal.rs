@@ -515,3 +515,24 @@ fn when_nothing_is_wanted_any_more_nothing_is_kept() {
     assert_eq!(world.machine.legacy(world.now), []);
     assert_eq!(world.machine.poll_deadline(), None);
 }
+
+#[test]
+fn a_path_that_moves_to_another_page_stays() {
+    const OTHER: &str = "192.0.2.2";
+    let elsewhere = || link(ControllerKind::Discovery, OTHER, "8009", DISCOVERY_NQN, "eth0").tid;
+    let moves: [&dyn Fn() -> Vec<Report>; 3] = [
+        &|| vec![report(DC, fresh(&[])), report(OTHER, fresh(&[PATH]))],
+        // Its administrator drops the one that listed it.
+        &|| vec![report(OTHER, fresh(&[PATH]))],
+        // The same through the interface that the connection has.
+        &|| vec![Report { source: elsewhere(), ..report(OTHER, fresh(&[PATH])) }],
+    ];
+    for moved in moves {
+        let mut world = World::with_roles(CONNECTOR);
+        world.configure();
+        world.event(Event::FinderReports(vec![report(DC, fresh(&[PATH])), report(OTHER, fresh(&[]))]));
+        world.connect("192.0.2.9", "nvme1");
+        world.event(Event::FinderReports(moved()));
+        world.assert_nothing_to_do();
+    }
+}
