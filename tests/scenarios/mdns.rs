@@ -473,21 +473,3 @@ fn announced_under_two_names_it_is_connected_once() {
         assert_eq!(connected.len(), 3, "{connected:?}");
     });
 }
-
-/// What was connected and is lost waits longer and longer, but not when it announces itself again.
-#[test]
-fn an_announcement_has_a_lost_controller_tried_at_once() {
-    scenario(|guest| {
-        let lan = Lan::running(guest, "reconnect-delay = 1\nctrl-loss-tmo = 1\n");
-        lan.announce();
-        lan.wait_for_storage();
-        lan.port.unlink(&lan.disk);
-        lan.withdraw();
-        // 1, 2, 4, 8 and 16 s less a quarter: after the fourth refusal there are at least 12 s to the next attempt.
-        let is_waiting = || lan.list().contains("connect attempts: 5");
-        guest.wait_until("several attempts have failed", 3 * SOON, is_waiting);
-        lan.port.link_in(&lan.far, &lan.disk);
-        lan.announce();
-        lan.wait_for_storage();
-    });
-}
