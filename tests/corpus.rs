@@ -103,6 +103,9 @@ fn exclusions() {
 #[test]
 fn sources() {
     run("sources", sources_seeds(), entry::sources);
+    for finding in sources_seeds().values().flat_map(|seed| entry::findings_of_sources(seed)) {
+        assert!(!finding.contains("hunter2"), "a key is repeated: {finding}");
+    }
 }
 
 fn header(genctr: u64, numrec: u64, recfmt: u16) -> Vec<u8> {

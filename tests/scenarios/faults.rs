@@ -99,7 +99,6 @@ fn little_memory_and_no_processes() {
         guest.wait_until("all are attached", 2 * SOON, || live() == COUNT);
         for _ in 0..5 {
             assert!(guest.run("stafctl", &["ls", "-d"]).ok().contains("8010"));
-            assert!(guest.run("stacctl", &["ls"]).ok().lines().count() > 2000);
         }
         guest.tell(&format!("at the most {} bytes, {}", group.get("memory.peak"), group.get("memory.events")));
         assert!(group.get("memory.events").contains("oom_kill 0"));
@@ -245,7 +244,7 @@ fn the_clock_jumps() {
         guest.write(STACD_CONF, &(KERNEL_WAITS.to_owned() + &io_controller("127.0.0.1", 4420, &absent.nqn)));
         let mut stas = Stas::start(guest, Form::TwoDaemons);
         guest.wait_for_storage(&storage.nqns([0]), SOON);
-        stas.connector().wait_log("absent: not connected", SOON);
+        stas.connector().wait_log("127.0.0.1:4420: nothing listens", SOON);
         let before = guest.controllers();
         let so_far = stas.logs().lines().count();
         for (linked, date) in (1..).zip(["2037-12-31 23:59:59", "1970-01-02 00:00:00", "2026-01-01 00:00:00"]) {
