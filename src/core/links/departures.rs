@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::link::{Link, State, Stay};
 use super::{Disposal, Leave, LinkId, Links};
 use crate::config::settings::ConnectOptions;
-use crate::core::device::ControllerKind;
+use crate::core::device::{ControllerKind, Device};
 use crate::core::note::Note;
 use crate::core::tid::{Spelling, TransportId};
 use crate::core::{Action, Ticket};
@@ -117,7 +117,7 @@ impl Links {
         self.note(Note::Postponed { id: id.clone(), device: name.to_owned() });
     }
 
-    fn is_shared(&self, id: &LinkId, name: &str) -> bool {
+    pub(super) fn is_shared(&self, id: &LinkId, name: &str) -> bool {
         self.devices.served_by(name).any(|other| other != id)
     }
 
@@ -125,13 +125,18 @@ impl Links {
         let (Some(device), false) = (self.devices.get(name).cloned(), self.is_shared(id, name)) else {
             return self.forget(id);
         };
-        let ticket = self.next_ticket();
-        self.enter(id, State::Disconnecting { device: name.to_owned() });
+        self.begin_disconnect(id, device, State::Disconnecting { device: name.to_owned() });
         if let Some(link) = self.links.get_mut(id) {
             link.wanted = Err(Disposal::Disconnect);
         }
+    }
+
+    /// Asks the kernel to take a link's controller down; the link waits for the answer in that state.
+    pub(super) fn begin_disconnect(&mut self, id: &LinkId, device: Device, state: State) {
+        let ticket = self.next_ticket();
+        self.enter(id, state);
         self.disconnecting.insert(ticket, id.clone());
-        self.devices.set_leaving(name, Some(ticket));
+        self.devices.set_leaving(&device.name, Some(ticket));
         self.actions.push_back(Action::Disconnect { ticket, device: Box::new(device) });
     }
 
@@ -140,30 +145,45 @@ impl Links {
         let Some(id) = self.disconnecting.remove(&ticket) else {
             return;
         };
-        let Some(Link { state: State::Disconnecting { device }, wanted, .. }) = self.links.get(&id) else {
-            return self.left(now, &id, ticket, outcome);
+        let Some(link) = self.links.get(&id) else {
+            return;
         };
-        let (device, wanted) = (device.clone(), *wanted);
-        // If the controller was removed meanwhile, its name may be another's by now.
-        let still_there = self.devices.is_leaving(&device, ticket);
-        match outcome {
-            Err(failure) if still_there && !matches!(failure, Failure::Gone | Failure::NotThatController) => {
-                self.devices.set_leaving(&device, None);
-                if wanted.is_err_and(|disposal| disposal != Disposal::Keep) {
-                    self.disconnect_failed(now, &id, &device, failure);
-                }
+        let (name, wanted, is_left) = match &link.state {
+            State::Disconnecting { device } => (device.clone(), link.wanted, false),
+            State::Leaving { device, .. } => (device.clone(), link.wanted, true),
+            _ => return,
+        };
+        if let Some(failure) = self.what_keeps(&name, ticket, outcome) {
+            match wanted {
+                Ok(()) if is_left => self.leaving_failed(&id, &name, failure),
+                Ok(()) | Err(Disposal::Keep) => {}
+                Err(_) => self.disconnect_failed(now, &id, &name, failure),
             }
-            _ if still_there => {
-                self.devices.remove(&device);
-            }
-            _ => {}
         }
         match wanted {
+            Ok(()) if is_left => self.left(now, &id),
             Ok(()) => self.seek(now, &id),
             Err(_) if self.is_stuck(&id) => {}
             Err(_) => self.forget(&id),
         }
-        self.offer(now, &device);
+        self.offer(now, &name);
+    }
+
+    /// Why a controller is still there after a disconnect. If it was removed meanwhile, its name may be another's by now.
+    fn what_keeps(&mut self, name: &str, ticket: Ticket, outcome: Result<(), Failure>) -> Option<Failure> {
+        if !self.devices.is_leaving(name, ticket) {
+            return None;
+        }
+        match outcome {
+            Ok(()) | Err(Failure::Gone | Failure::NotThatController) => {
+                self.devices.remove(name);
+                None
+            }
+            Err(failure) => {
+                self.devices.set_leaving(name, None);
+                Some(failure)
+            }
+        }
     }
 
     /// The controller is still there, and is tried to be disconnected again unless somebody wants it by then.

@@ -2,10 +2,9 @@
 
 use std::time::Instant;
 
-use super::link::{Link, State};
+use super::link::State;
 use super::{LinkId, Links};
 use crate::core::note::Note;
-use crate::core::{Action, Ticket};
 use crate::helper::message::Failure;
 
 impl Links {
@@ -24,15 +23,12 @@ impl Links {
         if let Some(link) = self.links.get_mut(id) {
             link.was_parked = true;
         }
-        if self.devices.served_by(&device.name).any(|other| other != id) {
+        if self.is_shared(id, &device.name) {
             self.enter(id, State::Parked);
-            return true;
+        } else {
+            let leaving = State::Leaving { device: device.name.clone(), comes_back: false };
+            self.begin_disconnect(id, device, leaving);
         }
-        let ticket = self.next_ticket();
-        self.enter(id, State::Leaving { device: device.name.clone(), comes_back: false });
-        self.disconnecting.insert(ticket, id.clone());
-        self.devices.set_leaving(&device.name, Some(ticket));
-        self.actions.push_back(Action::Disconnect { ticket, device: Box::new(device) });
         true
     }
 
@@ -45,34 +41,18 @@ impl Links {
         }
     }
 
-    /// The answer to the disconnect of a link in Leaving. If that did not work, the controller is found when it is wanted
-    /// again, and left once more.
-    pub(super) fn left(&mut self, now: Instant, id: &LinkId, ticket: Ticket, outcome: Result<(), Failure>) {
-        let Some(Link { state: State::Leaving { device, comes_back }, wanted, .. }) = self.links.get(id) else {
-            return;
-        };
-        let (name, comes_back, wanted) = (device.clone(), *comes_back, wanted.is_ok());
-        let still_there = self.devices.is_leaving(&name, ticket);
-        match outcome {
-            Err(failure) if still_there && !matches!(failure, Failure::Gone | Failure::NotThatController) => {
-                self.devices.set_leaving(&name, None);
-                if !wanted {
-                    self.disconnect_failed(now, id, &name, failure);
-                } else if self.is_news(id, &failure.to_string()) {
-                    self.note(Note::LeavingFailed { id: id.clone(), device: name.clone(), failure });
-                }
-            }
-            _ if still_there => {
-                self.devices.remove(&name);
-            }
-            _ => {}
+    /// The disconnect of a link in Leaving is over.
+    pub(super) fn left(&mut self, now: Instant, id: &LinkId) {
+        match self.links.get(id).map(|link| &link.state) {
+            Some(State::Leaving { comes_back: true, .. }) => self.seek(now, id),
+            _ => self.enter(id, State::Parked),
         }
-        match wanted {
-            true if comes_back => self.seek(now, id),
-            true => self.enter(id, State::Parked),
-            false if self.is_stuck(id) => {}
-            false => self.forget(id),
+    }
+
+    /// It did not work: the controller is found when it is wanted again, and left once more.
+    pub(super) fn leaving_failed(&mut self, id: &LinkId, name: &str, failure: Failure) {
+        if self.is_news(id, &failure.to_string()) {
+            self.note(Note::LeavingFailed { id: id.clone(), device: name.to_owned(), failure });
         }
-        self.offer(now, &name);
     }
 }
