@@ -88,14 +88,8 @@ impl Connector {
         links.dispose_of_leftovers(now, ControllerKind::Io, |path| self.disposal(path));
     }
 
-    /// Takes in what a discovery controller says.
-    pub fn hear(&mut self, now: Instant, source: &Rc<TransportId>, testimony: Testimony, links: &mut Links) {
-        let verdict = self.note(source, testimony);
-        self.carry_out(now, &[verdict], links);
-    }
-
-    /// The same, but nothing is done about it yet: [`Connector::carry_out`] has to follow. Where several speak at a time, all
-    /// of them are heard before anything goes.
+    /// Takes in what a discovery controller says. Nothing is done about it yet: [`Connector::carry_out`] has to follow. Where
+    /// several speak at a time, all of them are heard before anything goes.
     pub fn note(&mut self, source: &Rc<TransportId>, testimony: Testimony) -> Verdict {
         let bound = |paths: Listing| {
             paths.into_iter().map(|(path, terms)| (self.rules.policy.bound(&path, source), terms)).collect()
@@ -109,19 +103,7 @@ impl Connector {
     }
 
     /// Takes in that these are all the discovery controllers that there are, by the administrator's word; see
-    /// [`Ledger::hear_all_sources`].
-    pub fn hear_all_sources(
-        &mut self,
-        now: Instant,
-        sources: BTreeSet<Rc<TransportId>>,
-        is_announced: impl Fn(&TransportId) -> bool,
-        links: &mut Links,
-    ) {
-        let verdict = self.note_all_sources(sources, is_announced);
-        self.carry_out(now, &[verdict], links);
-    }
-
-    /// The same, but nothing is done about it yet.
+    /// [`Ledger::hear_all_sources`]. Nothing is done about it yet.
     pub fn note_all_sources(
         &mut self,
         sources: BTreeSet<Rc<TransportId>>,

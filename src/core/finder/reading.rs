@@ -43,10 +43,7 @@ impl Finder {
     /// Something may have changed at this discovery controller.
     pub fn read_soon(&mut self, tid: &Rc<TransportId>) {
         let tid = self.reader_for(tid);
-        // Until that is done, what the page does not list may well be there.
-        for tid in self.others_sharing(&tid).into_iter().chain([tid.clone()]) {
-            self.testimonies.push_back((tid, Testimony::Stale(Listing::new())));
-        }
+        self.doubt(&tid);
         let Some(discovery) = self.controllers.get_mut(&tid) else {
             return;
         };
@@ -56,6 +53,13 @@ impl Finder {
                 self.due.insert(tid);
             }
             None => {}
+        }
+    }
+
+    /// Until the page is read anew, what it does not list may well be there: it is no evidence for any of those it counts for.
+    pub(super) fn doubt(&mut self, tid: &Rc<TransportId>) {
+        for tid in self.others_sharing(tid).into_iter().chain([tid.clone()]) {
+            self.testimonies.push_back((tid, Testimony::Stale(Listing::new())));
         }
     }
 

@@ -12,13 +12,11 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::config::settings::{FinderSettings, Persistent};
-use crate::core::evidence::Testimony;
 use crate::core::finder::parking::Presence;
 use crate::core::finder::reading::Reading;
 use crate::core::finder::{Finder, link_id};
 use crate::core::links::Links;
 use crate::core::note::Note;
-use crate::core::terms::Listing;
 use crate::core::tid::TransportId;
 use crate::core::{Action, Ticket};
 use crate::helper::message::{Capabilities, Failure};
@@ -207,11 +205,13 @@ impl Finder {
 
     pub(super) fn restart_session(&mut self, tid: &Rc<TransportId>) {
         let tid = &self.reader_for(tid);
-        let Some(discovery) = self.controllers.get_mut(tid).filter(|discovery| discovery.device.is_some()) else {
+        if self.controllers.get(tid).is_none_or(|discovery| discovery.device.is_none()) {
+            return;
+        }
+        self.doubt(tid);
+        let Some(discovery) = self.controllers.get_mut(tid) else {
             return;
         };
-        // As with `read_soon`.
-        self.testimonies.push_back((tid.clone(), Testimony::Stale(Listing::new())));
         match &mut discovery.reading {
             Some(reading) => reading.anew = true,
             None => {

@@ -69,7 +69,8 @@ impl Machine {
             let sources: BTreeSet<_> = finder.controllers().cloned().collect();
             if is_reload || sources != before {
                 let is_announced = |source: &TransportId| finder.origin(source) == Some(Origin::Discovered);
-                connector.hear_all_sources(now, sources, is_announced, &mut self.links);
+                let verdict = connector.note_all_sources(sources, is_announced);
+                connector.carry_out(now, &[verdict], &mut self.links);
             }
         }
         self.unsaved = true;

@@ -258,19 +258,8 @@ impl Machine {
                 break;
             }
         }
-        if let (Some(finder), Some(connector)) = (&mut self.finder, &mut self.connector)
-            && finder.take_roster_change()
-        {
-            let is_announced = |source: &TransportId| finder.origin(source) == Some(Origin::Discovered);
-            connector.follow_sources(finder.controllers().cloned().collect(), is_announced);
-        }
         if let Some(finder) = &mut self.finder {
-            while let Some((source, testimony)) = finder.poll_testimony() {
-                if let Some(connector) = &mut self.connector {
-                    connector.hear(now, &source, testimony, &mut self.links);
-                    self.unsaved = true;
-                }
-            }
+            self.unsaved |= follow_finder(now, finder, self.connector.as_mut(), &mut self.links);
         }
         if let Some(connector) = &mut self.connector {
             connector.review(now, &self.links);
@@ -297,18 +286,37 @@ impl Machine {
                     continue;
                 }
             };
-            if let (ControllerKind::Io, Some(_), Some(connector)) = (id.kind, &device, &mut self.connector) {
-                connector.link_up(now, &id.tid, &mut self.links);
-            }
-            match (device, &mut self.finder) {
-                (Some(device), Some(finder)) if id.kind == ControllerKind::Discovery => {
-                    finder.link_up(&id.tid, device, &mut self.links);
+            match (id.kind, device) {
+                (ControllerKind::Io, Some(_)) => {
+                    if let Some(connector) = &mut self.connector {
+                        connector.link_up(now, &id.tid, &mut self.links);
+                    }
                 }
-                (None, Some(finder)) if id.kind == ControllerKind::Discovery => {
-                    finder.link_down(now, &id.tid, &mut self.links);
+                (ControllerKind::Io, None) => {}
+                (ControllerKind::Discovery, Some(device)) => {
+                    self.for_finder(|finder, links| finder.link_up(&id.tid, device, links));
                 }
-                _ => {}
+                (ControllerKind::Discovery, None) => {
+                    self.for_finder(|finder, links| finder.link_down(now, &id.tid, links));
+                }
             }
         }
     }
+}
+
+/// Tells the connector, if there is one, what the finder has to say; whether it was told anything. As with a finder in another
+/// process, all of it is noted before anything is done.
+fn follow_finder(now: Instant, finder: &mut Finder, connector: Option<&mut Connector>, links: &mut Links) -> bool {
+    let testimonies: Vec<_> = std::iter::from_fn(|| finder.poll_testimony()).collect();
+    let Some(connector) = connector else {
+        return false;
+    };
+    if finder.take_roster_change() {
+        let is_announced = |source: &TransportId| finder.origin(source) == Some(Origin::Discovered);
+        connector.follow_sources(finder.controllers().cloned().collect(), is_announced);
+    }
+    let verdicts: Vec<_> =
+        testimonies.into_iter().map(|(source, testimony)| connector.note(&source, testimony)).collect();
+    connector.carry_out(now, &verdicts, links);
+    !verdicts.is_empty()
 }
