@@ -352,7 +352,7 @@ pub fn exclusions(data: &[u8]) {
         assert!(exclusion.place.starts_with("x:"));
         let keys = HostExclusion { place: String::new(), ..exclusion.clone() };
         assert_ne!(keys, HostExclusion::default());
-        let tid = TransportId::new(Transport::Tcp, Spelling { traddr: &exclusion.traddr, ..Spelling::default() });
+        let tid = TransportId::new(Transport::Tcp, Spelling { traddr: &exclusion.keys.traddr, ..Spelling::default() });
         std::hint::black_box(exclusion.matches(&tid, ""));
     }
     for finding in findings {

@@ -103,6 +103,7 @@ pub fn parse_exclusions(text: &str, path: &Path) -> (Vec<HostExclusion>, Vec<Fin
 
 fn exclusion(text: &str) -> Result<HostExclusion, String> {
     let mut exclusion = HostExclusion::default();
+    let keys = &mut exclusion.keys;
     let mut empty = true;
     for field in text.split(';').map(str::trim).filter(|field| !field.is_empty()) {
         let (key, value) = field.split_once('=').ok_or_else(|| format!("{} has no value", quoted(field)))?;
@@ -114,15 +115,15 @@ fn exclusion(text: &str) -> Result<HostExclusion, String> {
         let place = match key {
             "transport" => {
                 let transport = Transport::parse(value);
-                exclusion.transport = Some(transport.ok_or_else(|| format!("{} is no transport", quoted(value)))?);
+                keys.transport = Some(transport.ok_or_else(|| format!("{} is no transport", quoted(value)))?);
                 continue;
             }
-            "traddr" => &mut exclusion.traddr,
-            "trsvcid" => &mut exclusion.trsvcid,
-            "nqn" => &mut exclusion.subsysnqn,
+            "traddr" => &mut keys.traddr,
+            "trsvcid" => &mut keys.trsvcid,
+            "nqn" => &mut keys.subsysnqn,
             "host-traddr" => &mut exclusion.host_traddr,
-            "host-iface" => &mut exclusion.host_iface,
-            "hostnqn" => &mut exclusion.host_nqn,
+            "host-iface" => &mut keys.host_iface,
+            "hostnqn" => &mut keys.host_nqn,
             "hostid" => &mut exclusion.host_id,
             _ => {
                 let accepted = "transport, traddr, trsvcid, nqn, host-traddr, host-iface, hostnqn, hostid";
@@ -137,6 +138,7 @@ fn exclusion(text: &str) -> Result<HostExclusion, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::settings::Exclusion;
 
     fn parse(text: &str) -> (Vec<HostExclusion>, Vec<String>) {
         let (exclusions, findings) = parse_exclusions(text, Path::new("/x"));
@@ -150,22 +152,17 @@ mod tests {
              [other]\nx = 1\n[exclusions]\nexclusion=host-traddr=192.0.2.2;host-iface=eth0;hostnqn=nqn.h;hostid=1-2\n",
         );
         assert_eq!(findings, Vec::<String>::new());
-        let first = HostExclusion {
+        let keys = Exclusion {
             transport: Some(Transport::Tcp),
             traddr: "192.0.2.1".into(),
             trsvcid: "4420".into(),
             subsysnqn: "nqn.a=b".into(),
-            place: "/x:4".into(),
-            ..HostExclusion::default()
+            ..Exclusion::default()
         };
-        let second = HostExclusion {
-            host_traddr: "192.0.2.2".into(),
-            host_iface: "eth0".into(),
-            host_nqn: "nqn.h".into(),
-            host_id: "1-2".into(),
-            place: "/x:8".into(),
-            ..HostExclusion::default()
-        };
+        let first = HostExclusion { keys, place: "/x:4".into(), ..HostExclusion::default() };
+        let keys = Exclusion { host_iface: "eth0".into(), host_nqn: "nqn.h".into(), ..Exclusion::default() };
+        let (host_traddr, host_id, place) = ("192.0.2.2".into(), "1-2".into(), "/x:8".into());
+        let second = HostExclusion { keys, host_traddr, host_id, place };
         assert_eq!(exclusions, [first, second]);
     }
 
@@ -197,7 +194,7 @@ mod tests {
         for (name, nqn) in [("b.conf", "nqn.b"), ("a.conf", "nqn.a"), ("c.conf~", "nqn.c"), (".conf", "nqn.d")] {
             std::fs::write(drop_ins(&main).join(name), format!("[exclusions]\nexclusion = nqn={nqn}\n")).unwrap();
         }
-        let nqns: Vec<_> = load_exclusions(&main).0.into_iter().map(|exclusion| exclusion.subsysnqn).collect();
+        let nqns: Vec<_> = load_exclusions(&main).0.into_iter().map(|exclusion| exclusion.keys.subsysnqn).collect();
         assert_eq!(nqns, ["nqn.a", "nqn.b"]);
         std::fs::remove_dir_all(directory).unwrap();
     }

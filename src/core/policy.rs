@@ -157,11 +157,15 @@ impl Policy {
     }
 }
 
-/// An exclusion matches when every key that it gives equals the controller's; one that gives none matches nothing.
+/// An exclusion that gives no key matches nothing.
 fn excludes(exclusion: &Exclusion, tid: &TransportId) -> bool {
+    *exclusion != Exclusion::default() && agrees_with(exclusion, tid)
+}
+
+/// Whether every key that an exclusion gives is the controller's.
+pub(super) fn agrees_with(exclusion: &Exclusion, tid: &TransportId) -> bool {
     let agrees = |given: &str, actual: &str| given.is_empty() || given == actual;
-    *exclusion != Exclusion::default()
-        && exclusion.transport.is_none_or(|transport| transport == tid.transport())
+    exclusion.transport.is_none_or(|transport| transport == tid.transport())
         && agrees(&canonical_address(tid.transport(), &exclusion.traddr), tid.traddr())
         && agrees(&canonical_service(tid.transport(), &exclusion.trsvcid), tid.trsvcid())
         && agrees(&exclusion.subsysnqn, tid.subsysnqn())

@@ -207,7 +207,7 @@ impl World {
     /// The host's list excludes these subsystems.
     fn exclude(&mut self, nqns: &[&str]) {
         let exclusion = |nqn: &&str| HostExclusion {
-            subsysnqn: (*nqn).into(),
+            keys: Exclusion { subsysnqn: (*nqn).into(), ..Exclusion::default() },
             place: "/etc/nvme/exclusions.conf:3".into(),
             ..HostExclusion::default()
         };
