@@ -39,7 +39,7 @@ pub enum Event {
     FabricsReady(bool),
     /// All of `/sys/class/nvme`: at start, before [`Event::Configured`], and after events were lost.
     DevicesRead(Vec<Device>),
-    /// `NVME_EVENT=connected` or `rediscover`: a controller is connected, or connected again.
+    /// `NVME_EVENT=connected`: a controller is connected, or connected again.
     DeviceUp(Device),
     DeviceRemoved(String),
     /// `NVME_AEN=0x70f002`: the log page of this discovery controller changed.

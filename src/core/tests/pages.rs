@@ -39,7 +39,7 @@ fn connected_again_means_read_again() {
     let mut world = world_with_path();
     world.up(&serving(&dc(DC), "nvme0"));
     world.up(&serving(&dc(DC), "nvme0"));
-    assert_eq!(world.page_reads.len(), 1, "rediscover and connected together");
+    assert_eq!(world.page_reads.len(), 1, "both at a time");
     world.page(&[PATH]);
     world.page(&[PATH]);
     world.up(&serving(&io(PATH), "nvme1"));

@@ -69,7 +69,7 @@ impl Daemon {
     fn handle_controller(&mut self, device: &str, event: ControllerEvent, now: Instant) -> io::Result<()> {
         log::debug!("uevent: {device}: {event:?}");
         match event {
-            ControllerEvent::Connected | ControllerEvent::Rediscover => {
+            ControllerEvent::Connected => {
                 // `None`: it is gone already, and its removal is the next thing we hear.
                 if let Some(device) = self.sysfs.controller(device)? {
                     self.machine.handle(now, Event::DeviceUp(device));
@@ -77,6 +77,9 @@ impl Daemon {
             }
             ControllerEvent::Removed => self.machine.handle(now, Event::DeviceRemoved(device.to_owned())),
             ControllerEvent::DiscoveryLogChanged => self.machine.handle(now, Event::LogChanged(device.to_owned())),
+            // Connected follows it at once (`nvme_start_ctrl` in drivers/nvme/host/core.c), and what is done with a controller that
+            // is connected again is to be done once.
+            ControllerEvent::Rediscover => {}
             ControllerEvent::Added | ControllerEvent::OtherAen(_) | ControllerEvent::Other => {}
         }
         Ok(())
