@@ -55,7 +55,10 @@ impl Claims {
             Change::Down { device, .. } if links.served_by(device).next().is_none() => self.left(device),
             _ => {}
         }
-        // Those that never came into use and are gone.
+    }
+
+    /// Those that never came into use and are gone. To be called when anything may have changed.
+    pub fn drop_gone(&mut self, links: &Links) {
         let gone: Vec<String> = self.stamps.keys().filter(|device| links.device(device).is_none()).cloned().collect();
         gone.iter().for_each(|device| self.left(device));
     }

@@ -101,8 +101,16 @@ impl Requests {
         }
     }
 
-    pub fn connect(&mut self, ticket: Ticket, id: &LinkId, options: &ConnectOptions, host: &HostIdentity) {
-        let mut request = connect_request(id, options, host);
+    /// `host_key`: for controllers that have no key of their own.
+    pub fn connect(
+        &mut self,
+        ticket: Ticket,
+        id: &LinkId,
+        options: &ConnectOptions,
+        host_id: String,
+        host_key: Option<&Secret>,
+    ) {
+        let mut request = connect_request(id, options, host_id, host_key);
         self.spare_host_key(&mut request, options);
         match self.fit_to_kernel(&mut request) {
             Ok(()) => self.send(&Request::Connect(Box::new(request)), Purpose::Connect(ticket)),
@@ -316,9 +324,14 @@ fn failed(purpose: Purpose, failure: Failure) -> Event {
     }
 }
 
-fn connect_request(id: &LinkId, options: &ConnectOptions, host: &HostIdentity) -> ConnectRequest {
+fn connect_request(
+    id: &LinkId,
+    options: &ConnectOptions,
+    host_id: String,
+    host_key: Option<&Secret>,
+) -> ConnectRequest {
     let tid = &id.tid;
-    let key = |key: &Option<Secret>| key.as_ref().map(|key| key.reveal().to_owned()).unwrap_or_default();
+    let key = |key: Option<&Secret>| key.map(|key| key.reveal().to_owned()).unwrap_or_default();
     ConnectRequest {
         nqn: tid.subsysnqn().to_owned(),
         transport: tid.transport().as_str().to_owned(),
@@ -327,7 +340,7 @@ fn connect_request(id: &LinkId, options: &ConnectOptions, host: &HostIdentity) -
         host_traddr: tid.host_traddr().to_owned(),
         host_iface: tid.host_iface().to_owned(),
         hostnqn: tid.host_nqn().to_owned(),
-        hostid: host.id.clone(),
+        hostid: host_id,
         discovery: needs_discovery_option(id),
         keep_alive_tmo: options.kato,
         queue_size: options.queue_size,
@@ -347,7 +360,7 @@ fn connect_request(id: &LinkId, options: &ConnectOptions, host: &HostIdentity) -
         keyring: options.keyring.clone().filter(|_| options.wants_tls()).unwrap_or_default(),
         concat: options.concat == Some(true),
         // A controller's own key wins over the host's.
-        dhchap_secret: key(if options.dhchap_secret.is_some() { &options.dhchap_secret } else { &host.key }),
-        dhchap_ctrl_secret: key(&options.dhchap_ctrl_secret),
+        dhchap_secret: key(options.dhchap_secret.as_ref().or(host_key)),
+        dhchap_ctrl_secret: key(options.dhchap_ctrl_secret.as_ref()),
     }
 }

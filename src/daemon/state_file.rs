@@ -2,7 +2,12 @@
 //! are known from announcements only.
 //!
 //! Kept as JSON in the runtime directory, which a reboot empties just as it ends the connections; so time is counted from the
-//! start of the machine, and no clock that is set changes it. Replaced atomically; what cannot be written is tried again; a file that makes no sense is reported and ignored. It holds no secrets and nothing that could be executed.
+//! start of the machine, and no clock that is set changes it. Replaced atomically; what cannot be written is tried again; a
+//! file that makes no sense is reported and ignored. It holds no secrets and nothing that could be executed.
+//!
+//! A change is written at once. With hundreds of connections, all of which are written each time, changes that follow each
+//! other share a write. What a crash loses of them errs on the safe side: it makes a connection somebody else's, or leaves a
+//! path listed.
 
 use std::fs;
 use std::io;
@@ -23,6 +28,9 @@ const NAME: &str = "last-known.json";
 const VERSION: u32 = 1;
 /// How long to wait before writing again what could not be written.
 const WRITE_AGAIN: Duration = Duration::from_secs(10);
+/// So many connections are written in no time; for each further one a change has to wait so much longer after the last.
+const FEW: usize = 64;
+const REST_EACH: Duration = Duration::from_micros(500);
 /// A megabyte describes some two thousand connections; more is not ours.
 const SIZE_MAX: u64 = 16 << 20;
 
@@ -68,13 +76,22 @@ pub struct StateFile {
     written: Vec<u8>,
     /// How each connection is written: with hundreds of them, one more must not cost as much as all.
     lines: Vec<(Legacy, String)>,
-    /// It does not: when to write it again.
+    written_at: Option<Instant>,
+    /// It does not: when to write it.
     write_at: Option<Instant>,
+    failing: bool,
 }
 
 impl StateFile {
     pub fn new(directory: &Path) -> StateFile {
-        StateFile { directory: directory.to_owned(), written: Vec::new(), lines: Vec::new(), write_at: None }
+        StateFile {
+            directory: directory.to_owned(),
+            written: Vec::new(),
+            lines: Vec::new(),
+            written_at: None,
+            write_at: None,
+            failing: false,
+        }
     }
 
     /// When [`StateFile::save`] wants to be called, even if there is nothing new.
@@ -98,14 +115,33 @@ impl StateFile {
         }
     }
 
-    /// Replaces the file, if there is something new.
-    pub fn save(&mut self, now: Instant, legacy: &[Legacy]) {
+    /// There may be something new: replaces the file, now or soon.
+    pub fn save(&mut self, now: Instant, legacy: impl FnOnce() -> Vec<Legacy>) {
+        let many = u32::try_from(self.lines.len().saturating_sub(FEW)).unwrap_or(u32::MAX);
+        let rested = self.written_at.and_then(|at| at.checked_add(REST_EACH.saturating_mul(many)));
+        match rested.filter(|at| *at > now) {
+            Some(at) => self.write_at = Some(at),
+            None => self.save_now(now, &legacy()),
+        }
+    }
+
+    /// Nothing more is to come: what has to wait does not.
+    pub fn finish(&mut self, now: Instant, legacy: impl FnOnce() -> Vec<Legacy>) {
+        if self.write_at.is_some() {
+            self.save_now(now, &legacy());
+        }
+    }
+
+    fn save_now(&mut self, now: Instant, legacy: &[Legacy]) {
+        self.write_at = None;
         let bytes = self.write(legacy).into_bytes();
-        if bytes == self.written && self.write_at.is_none() {
+        if bytes == self.written && !self.failing {
             return;
         }
-        let had_failed = self.write_at.take().is_some();
+        self.written_at = Some(now);
+        let had_failed = std::mem::take(&mut self.failing);
         if let Err(error) = replace(&self.directory, &bytes) {
+            self.failing = true;
             if !had_failed {
                 let path = self.directory.join(NAME);
                 log::warn!(
@@ -267,7 +303,7 @@ mod tests {
     #[test]
     fn the_next_run_knows_what_this_one_saved() {
         let directory = directory("round-trip");
-        StateFile::new(&directory).save(Instant::now(), &legacy());
+        StateFile::new(&directory).save(Instant::now(), legacy);
         assert_eq!(StateFile::new(&directory).load(), legacy());
         fs::remove_dir_all(directory).unwrap();
     }
@@ -279,9 +315,37 @@ mod tests {
         let other = Legacy { sources: vec![], ..io.clone() };
         let mut file = StateFile::new(&directory);
         for saved in [vec![io.clone()], vec![io, seen.clone()], vec![other.clone(), seen], vec![], vec![other]] {
-            file.save(Instant::now(), &saved);
+            file.save(Instant::now(), || saved.clone());
             assert_eq!(StateFile::new(&directory).load(), saved);
         }
+        fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn changes_of_many_connections_share_a_write() {
+        let directory = directory("many");
+        let all: Vec<Legacy> = (0..FEW + 100)
+            .map(|number| {
+                let mut legacy = legacy().swap_remove(0);
+                let subsysnqn = &*format!("nqn.{number:04}");
+                let spelling = Spelling { traddr: "192.0.2.1", trsvcid: "4420", subsysnqn, ..Spelling::default() };
+                legacy.id.tid = Rc::new(TransportId::new(Transport::Tcp, spelling));
+                legacy
+            })
+            .collect();
+        let (start, mut file) = (Instant::now(), StateFile::new(&directory));
+        file.save(start, || all.clone());
+        let fewer = || all[..FEW + 98].to_vec();
+        file.save(start, || all[..FEW + 99].to_vec());
+        file.save(start, fewer);
+        assert_eq!(StateFile::new(&directory).load(), all);
+        assert_eq!(file.deadline(), Some(start + REST_EACH * 100));
+        file.save(start + REST_EACH * 100, fewer);
+        assert_eq!((StateFile::new(&directory).load(), file.deadline()), (fewer(), None));
+        file.save(start + REST_EACH * 100, || all.clone());
+        file.finish(start + REST_EACH * 100, || all.clone());
+        assert_eq!(StateFile::new(&directory).load(), all);
+        fs::remove_dir_all(directory).unwrap();
     }
 
     #[test]

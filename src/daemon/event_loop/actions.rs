@@ -5,7 +5,6 @@ use std::time::Instant;
 use super::Daemon;
 use crate::bus::ControllerId;
 use crate::bus::signal::Signal;
-use crate::config::settings::HostIdentity;
 use crate::core::device::ControllerKind;
 use crate::core::finder::Finder;
 use crate::core::{Action, Change};
@@ -24,6 +23,7 @@ impl Daemon {
         if acted {
             self.uses.watch(self.machine.links().keeps_what_is_used(), self.poll.registry());
             self.facts.invalidate();
+            self.claims.drop_gone(self.machine.links());
             self.tell_status();
         }
     }
@@ -33,8 +33,7 @@ impl Daemon {
             Action::Probe(portal) => self.probes.start(now, portal, self.poll.registry()),
             Action::Connect { ticket, id, options, host_id } => {
                 log::debug!("{id}: connecting");
-                let host = HostIdentity { id: host_id, ..self.settings.host.clone() };
-                self.requests.connect(ticket, &id, &options, &host);
+                self.requests.connect(ticket, &id, &options, host_id, self.settings.host.key.as_ref());
             }
             Action::Disconnect { ticket, device } => {
                 self.requests.disconnect(ticket, &device, self.settings.disconnects_in_use());
@@ -57,7 +56,7 @@ impl Daemon {
             Action::ReadDevices => self.read_devices(now),
             Action::AskFcPorts => self.requests.ask_fc_ports(),
             Action::Publish(change) => self.publish(now, change),
-            Action::Save => self.state_file.save(now, &self.machine.legacy(now)),
+            Action::Save => self.state_file.save(now, || self.machine.legacy(now)),
             Action::Note(note) => log::log!(note.level(), "{note}"),
         }
     }
@@ -94,7 +93,7 @@ impl Daemon {
             let (mut wanted, mut connected) = (0, 0);
             for id in links.wanted(kind) {
                 wanted += 1;
-                connected += usize::from(links.device_of(id).is_some_and(|device| self.sysfs.is_live(&device.name)));
+                connected += usize::from(links.is_live(id));
             }
             format!("{connected} of {wanted} {what} connected")
         };

@@ -104,6 +104,7 @@ impl Daemon {
             self.handle_bus_events(now);
             self.act(now);
             if self.is_done(now) {
+                self.state_file.finish(now, || self.machine.legacy(now));
                 return Ok(());
             }
             self.private.accept_starved();

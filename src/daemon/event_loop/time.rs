@@ -58,7 +58,7 @@ impl Daemon {
             self.read_devices(now);
         }
         if self.state_file.deadline().is_some_and(|at| at <= now) {
-            self.state_file.save(now, &self.machine.legacy(now));
+            self.state_file.save(now, || self.machine.legacy(now));
         }
         self.private.handle_deadline(now);
         if self.ready_by.is_some_and(|by| by <= now) {
