@@ -58,7 +58,8 @@ _stas() {
         stasadm:)
             words='hostnqn hostid set-symname clear-symname check convert -c --conf-file -h --help -v --version'
             ;;
-        stasadm:hostnqn | stasadm:hostid | stasadm:set-symname) words='-f --file -c --conf-file' ;;
+        stasadm:hostnqn | stasadm:hostid) words='-f --file --if-missing -c --conf-file' ;;
+        stasadm:set-symname) words='-f --file -c --conf-file' ;;
         stasadm:check) words='--stafd-conf --stacd-conf -c --conf-file' ;;
         stasadm:clear-symname) words='-c --conf-file' ;;
     esac

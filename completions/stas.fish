@@ -70,6 +70,7 @@ for program in stas stafd stacd stafctl stacctl stasadm
     complete -c $program -n '__stas_is stasadm' -s c -l conf-file -rF -d 'configuration of the host'
     complete -c $program -n '__stas_is stasadm -- hostnqn hostid set-symname' -s f -l file -rF \
         -d 'keep the value in this file'
+    complete -c $program -n '__stas_is stasadm -- hostnqn hostid' -l if-missing -d 'make it only if the host has none'
     complete -c $program -n '__stas_is stasadm -- check' -l stafd-conf -rF -d 'configuration of stafd'
     complete -c $program -n '__stas_is stasadm -- check' -l stacd-conf -rF -d 'configuration of stacd'
     complete -c $program -n '__stas_is stasadm -- convert' -F

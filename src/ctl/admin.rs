@@ -18,8 +18,8 @@ use crate::core::host::NQN_OF_UUID;
 
 #[derive(Debug, PartialEq, Eq)]
 enum Command {
-    HostNqn { file: Option<PathBuf> },
-    HostId { file: Option<PathBuf> },
+    HostNqn { file: Option<PathBuf>, if_missing: bool },
+    HostId { file: Option<PathBuf>, if_missing: bool },
     SetSymname { file: Option<PathBuf>, name: String },
     ClearSymname,
     Check { stafd_conf: PathBuf, stacd_conf: PathBuf },
@@ -85,6 +85,7 @@ fn parse(args: Vec<OsString>) -> Result<Request, String> {
     let file = path(&["-f", "--file"])?;
     let stafd_conf = path(&["--stafd-conf"])?;
     let stacd_conf = path(&["--stacd-conf"])?;
+    let if_missing = args.contains("--if-missing");
     let mut words = Vec::new();
     for word in args.finish() {
         words.push(word.into_string().map_err(|word| format!("{} is not UTF-8", word.display()))?);
@@ -100,9 +101,12 @@ fn parse(args: Vec<OsString>) -> Result<Request, String> {
     if (stafd_conf.is_some() || stacd_conf.is_some()) && words.first() != Some(&"check") {
         return Err("--stafd-conf and --stacd-conf go with check".to_owned());
     }
+    if if_missing && !matches!(words.first(), Some(&("hostnqn" | "hostid"))) {
+        return Err("--if-missing goes with hostnqn and hostid".to_owned());
+    }
     let command = match words.as_slice() {
-        ["hostnqn"] => Command::HostNqn { file },
-        ["hostid"] => Command::HostId { file },
+        ["hostnqn"] => Command::HostNqn { file, if_missing },
+        ["hostid"] => Command::HostId { file, if_missing },
         ["set-symname", name] => Command::SetSymname { file, name: (*name).to_owned() },
         ["set-symname"] => return Err("set-symname needs a NAME".to_owned()),
         ["clear-symname"] => Command::ClearSymname,
@@ -123,8 +127,8 @@ fn parse(args: Vec<OsString>) -> Result<Request, String> {
 
 fn perform(sys_conf: &Path, command: Command) -> Result<Outcome, String> {
     match command {
-        Command::HostNqn { file } => make_nqn(sys_conf, file.as_deref()).map(Outcome::from),
-        Command::HostId { file } => make_id(sys_conf, file.as_deref()).map(Outcome::from),
+        Command::HostNqn { file, if_missing } => make_nqn(sys_conf, file.as_deref(), if_missing).map(Outcome::from),
+        Command::HostId { file, if_missing } => make_id(sys_conf, file.as_deref(), if_missing).map(Outcome::from),
         Command::SetSymname { file, name } => {
             check_symname(&name)?;
             if file.is_some() && name.contains(char::is_whitespace) {
@@ -145,8 +149,11 @@ fn perform(sys_conf: &Path, command: Command) -> Result<Outcome, String> {
 }
 
 /// Both numbers of a host go together: the kernel refuses one NQN with two identifiers.
-fn make_nqn(sys_conf: &Path, file: Option<&Path>) -> Result<String, String> {
-    let (_, present_id) = present_identity(sys_conf).map_err(|findings| first(&findings))?;
+fn make_nqn(sys_conf: &Path, file: Option<&Path>, if_missing: bool) -> Result<String, String> {
+    let (present_nqn, present_id) = present_identity(sys_conf).map_err(|findings| first(&findings))?;
+    if let Some(nqn) = present_nqn.filter(|_| if_missing) {
+        return Ok(nqn + "\n");
+    }
     let uuid = match (host_uuid(Path::new("/"))?, &present_id) {
         ((_, Origin::Random), Some(id)) => id.clone(),
         ((uuid, origin), _) => {
@@ -164,8 +171,11 @@ fn make_nqn(sys_conf: &Path, file: Option<&Path>) -> Result<String, String> {
     Ok(nqn + "\n")
 }
 
-fn make_id(sys_conf: &Path, file: Option<&Path>) -> Result<String, String> {
-    let (present_nqn, _) = present_identity(sys_conf).map_err(|findings| first(&findings))?;
+fn make_id(sys_conf: &Path, file: Option<&Path>, if_missing: bool) -> Result<String, String> {
+    let (present_nqn, present_id) = present_identity(sys_conf).map_err(|findings| first(&findings))?;
+    if let Some(id) = present_id.filter(|_| if_missing) {
+        return Ok(id + "\n");
+    }
     let of_nqn = present_nqn.as_deref().and_then(|nqn| nqn.strip_prefix(NQN_OF_UUID));
     let id = match of_nqn.and_then(|uuid| config::check_id(uuid).ok()) {
         Some(uuid) => uuid,
@@ -249,6 +259,7 @@ Options:
   -c, --conf-file FILE  the host's configuration (default /etc/stas/sys.conf)
   -f, --file FILE       keep the value in FILE; FILE is what gets written into
                         the configuration then
+      --if-missing      only print what the host has; make it if it has none
       --stafd-conf FILE, --stacd-conf FILE
                         check these instead of those in /etc/stas
   -h, --help            this text
@@ -279,8 +290,8 @@ mod tests {
     fn commands_of_nvme_stas_are_understood() {
         let file = Some(PathBuf::from("/x"));
         for (line, command) in [
-            ("hostnqn", Command::HostNqn { file: None }),
-            ("hostid --file=/x", Command::HostId { file: file.clone() }),
+            ("hostnqn", Command::HostNqn { file: None, if_missing: false }),
+            ("hostid --file=/x", Command::HostId { file: file.clone(), if_missing: false }),
             ("set-symname -f /x name", Command::SetSymname { file, name: "name".into() }),
             ("clear-symname", Command::ClearSymname),
         ] {
@@ -302,6 +313,7 @@ mod tests {
             "convert",
             "check --all",
             "hostid --stafd-conf x",
+            "check --if-missing",
             "hostnqn -f",
         ] {
             assert!(parsed(line).is_err(), "{line}");

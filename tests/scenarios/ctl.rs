@@ -5,6 +5,7 @@ use crate::vm::scenario;
 use serde_json::Value;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(10);
@@ -45,12 +46,14 @@ fn a_host_is_given_its_name() {
         assert_eq!(check.code, Some(1));
         assert!(check.stdout.lines().any(|line| line.contains("`stasadm hostid -f /etc/nvme/hostid` makes one")));
 
-        let nqn = stasadm("hostnqn -f /etc/nvme/hostnqn").ok();
+        let nqn = stasadm("hostnqn --if-missing -f /etc/nvme/hostnqn").ok();
         let uuid = nqn.trim().strip_prefix("nqn.2014-08.org.nvmexpress:uuid:").unwrap();
         assert_eq!(fs::read_to_string("/etc/nvme/hostnqn").unwrap(), nqn);
         assert_eq!(stasadm("hostid -f /etc/nvme/hostid").ok().trim(), uuid);
         stasadm("hostnqn -f /etc/nvme/hostnqn").ok();
         assert_eq!(fs::read_to_string("/etc/nvme/hostnqn").unwrap(), nqn, "the same machine, the same name");
+        assert_eq!(stasadm("hostnqn --if-missing -f /etc/nvme/another").ok(), nqn);
+        assert!(!Path::new("/etc/nvme/another").exists());
         stasadm("set-symname rack-5").ok();
         assert_eq!(stasadm("check").ok(), "");
 
