@@ -162,8 +162,9 @@ impl World {
     fn answer(&self, action: Action, page: impl Fn(usize) -> Vec<u8>) -> Option<Event> {
         Some(match action {
             Action::Probe(portal) => Event::Probed { portal, outcome: Ok(()) },
-            Action::Connect { ticket, id, .. } => {
-                Event::Connected { ticket, outcome: Ok(Some(device(&id, &format!("nvme{ticket}")))) }
+            Action::Connect { ticket, id, host_id, .. } => {
+                let device = Device { host_id, ..device(&id, &format!("nvme{ticket}")) };
+                Event::Connected { ticket, outcome: Ok(Some(device)) }
             }
             Action::Register { ticket, .. } => Event::Registered { ticket, outcome: Ok(false) },
             Action::Inquire { ticket, .. } => {
