@@ -9,7 +9,7 @@ _stas() {
     # `stas NAME …` is NAME.
     if [[ $name == stas ]]; then
         if ((COMP_CWORD == 1)); then
-            COMPREPLY=($(compgen -W 'run stafd stacd stafctl stacctl stasadm tree nbft -h --help -v --version' -- "$cur"))
+            COMPREPLY=($(compgen -W 'run boot stafd stacd stafctl stacctl stasadm tree nbft -h --help -v --version' -- "$cur"))
             return
         fi
         name=${COMP_WORDS[1]} first=2
@@ -21,9 +21,9 @@ _stas() {
         stafctl:-f | stafctl:--host-iface)
             for word in /sys/class/net/*; do words+=" ${word##*/}"; done
             ;;
-        *:-f | *:-c | *:convert | *:--conf-file | *:--file | *:--idl | *:--stafd-conf | *:--stacd-conf) path=1 ;;
+        *:-f | *:-c | *:convert | *:--conf-file | *:--file | *:--idl | *:--nbft | *:--stafd-conf | *:--stacd-conf) path=1 ;;
         stafctl:-[asnwq] | stafctl:--traddr | stafctl:--trsvcid | stafctl:--nqn | stafctl:--host-traddr | \
-            stafctl:--host-nqn | stasadm:set-symname) return ;;
+            stafctl:--host-nqn | stasadm:set-symname | boot:--deadline | boot:--until) return ;;
     esac
     if [[ $path ]]; then
         compopt -o filenames 2>/dev/null
@@ -45,6 +45,7 @@ _stas() {
     case $name:$command in
         stafd: | stacd:) words='-f --conf-file -s --syslog --tron --no-wait --idl -v --version -h --help' ;;
         run:) words='--stafd-conf --stacd-conf -s --syslog --tron --no-wait --idl -v --version -h --help' ;;
+        boot:) words='--until --deadline --nbft --stafd-conf --stacd-conf --kmsg --tron -v --version -h --help' ;;
         stafctl:) words='ls adlp dlp status tron troff watch -o --output -h --help -v --version' ;;
         stacctl:) words='ls status tron troff watch -o --output -h --help -v --version' ;;
         stafctl:dlp)

@@ -34,12 +34,17 @@ for program in stas stafd stacd stafctl stacctl stasadm
     complete -c $program -f
 
     complete -c $program -n '__stas_is run stafd stacd' -s s -l syslog -d 'log to syslog'
-    complete -c $program -n '__stas_is run stafd stacd' -l tron -d 'log debug messages'
+    complete -c $program -n '__stas_is run boot stafd stacd' -l tron -d 'log debug messages'
     complete -c $program -n '__stas_is run stafd stacd' -l no-wait -d 'exit when /dev/nvme-fabrics is missing'
     complete -c $program -n '__stas_is run stafd stacd' -l idl -rF -d 'write the D-Bus introspection XML'
     complete -c $program -n '__stas_is stafd stacd' -s f -l conf-file -rF -d configuration
-    complete -c $program -n '__stas_is run' -l stafd-conf -rF -d 'configuration of the finder'
-    complete -c $program -n '__stas_is run' -l stacd-conf -rF -d 'configuration of the connector'
+    complete -c $program -n '__stas_is run boot' -l stafd-conf -rF -d 'configuration of the finder'
+    complete -c $program -n '__stas_is run boot' -l stacd-conf -rF -d 'configuration of the connector'
+
+    complete -c $program -n '__stas_is boot' -l until -x -d 'device, NQN or namespace to wait for'
+    complete -c $program -n '__stas_is boot' -l deadline -x -d 'how many seconds to wait'
+    complete -c $program -n '__stas_is boot' -l nbft -rF -d 'a copy of a table'
+    complete -c $program -n '__stas_is boot' -l kmsg -d 'log to the kernel\'s log'
 
     complete -c $program -n '__stas_wants_command stafctl stacctl' -a ls -d 'the controllers'
     complete -c $program -n '__stas_wants_command stafctl' -a adlp -d 'all discovery log pages'
@@ -79,4 +84,4 @@ for program in stas stafd stacd stafctl stacctl stasadm
     complete -c $program -s v -l version -d 'print the version'
 end
 
-complete -c stas -n 'test (count (commandline -opc)) -eq 1' -a 'run stafd stacd stafctl stacctl stasadm tree nbft'
+complete -c stas -n 'test (count (commandline -opc)) -eq 1' -a 'run boot stafd stacd stafctl stacctl stasadm tree nbft'

@@ -13,6 +13,7 @@ Usage: stas NAME [OPTIONS], or a link called NAME
 
 Names:
   run      both daemons in one process
+  boot     attaches what this machine boots from, in an initramfs
   stafd    the finder: discovery controllers and their log pages
   stacd    the connector: I/O controllers
   stafctl  asks the finder
@@ -25,7 +26,7 @@ Each has --help. -v or --version prints the version.
 ";
 
 /// Names that only count as the first word: links of such common names would be in the way of other programs.
-const SUBCOMMANDS: [&str; 3] = ["run", "tree", "nbft"];
+const SUBCOMMANDS: [&str; 4] = ["run", "boot", "tree", "nbft"];
 
 fn main() -> ExitCode {
     let mut args: Vec<OsString> = std::env::args_os().collect();
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
 fn find(name: &str) -> Option<fn(Vec<OsString>) -> ExitCode> {
     Some(match name {
         "run" => |args| daemon::main(Program::Run, args),
+        "boot" => |args| daemon::main(Program::Boot, args),
         "stafd" => |args| daemon::main(Program::Stafd, args),
         "stacd" => |args| daemon::main(Program::Stacd, args),
         "stafctl" => ctl::stafctl,

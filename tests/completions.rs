@@ -35,6 +35,7 @@ fn bash_offers_what_fits() {
     assert_eq!(offered("/usr/bin/stacctl -o "), ["json"]);
     assert_eq!(offered("stas tr"), ["tree"]);
     assert_eq!(offered("stas tree --o"), ["--output"]);
+    assert_eq!(offered("stas boot --u"), ["--until"]);
     assert_eq!(offered("stas nbft --f"), ["--file"]);
     assert_eq!(offered("stas nbft -f etc/stas/sys"), ["etc/stas/sys.conf"]);
     assert_eq!(offered("stasadm hostnqn -f etc/stas/sys"), ["etc/stas/sys.conf"]);
@@ -46,7 +47,7 @@ fn bash_offers_what_fits() {
 #[test]
 fn every_option_is_known_to_every_shell() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("completions");
-    for name in ["run", "stafd", "stacd", "stafctl", "stacctl", "stasadm", "tree", "nbft"] {
+    for name in ["run", "boot", "stafd", "stacd", "stafctl", "stacctl", "stasadm", "tree", "nbft"] {
         let help = Command::new(STAS).args([name, "--help"]).output().unwrap();
         let help = String::from_utf8(help.stdout).unwrap();
         // After "Examples" come the options of other programs.

@@ -73,6 +73,9 @@ pub struct ConnectOptions {
     pub duplicate_connect: Option<bool>,
     pub dhchap_secret: Option<Secret>,
     pub dhchap_ctrl_secret: Option<Secret>,
+    /// No option of the kernel's: the firmware's boot table asks for the connection, so it is never taken down, and noted
+    /// as its own where programs note who manages what.
+    pub of_firmware: bool,
 }
 
 impl ConnectOptions {
@@ -99,6 +102,7 @@ impl ConnectOptions {
             duplicate_connect: a.duplicate_connect.or(b.duplicate_connect),
             dhchap_secret: a.dhchap_secret.clone().or_else(|| b.dhchap_secret.clone()),
             dhchap_ctrl_secret: a.dhchap_ctrl_secret.clone().or_else(|| b.dhchap_ctrl_secret.clone()),
+            of_firmware: a.of_firmware,
         }
     }
 }

@@ -5,6 +5,9 @@ use crate::core::tid::{DISCOVERY_NQN, Transport, TransportId, canonical_address,
 /// The name that we, and nvme-stas, have in the registry of the host.
 pub const US: &str = "stas";
 
+/// The name that stands there for what the firmware's boot table (NBFT) asks for.
+pub const FIRMWARE: &str = "nbft";
+
 /// What a controller is for (sysfs `cntrltype`, Identify Controller CNTRLTYPE).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ControllerKind {
@@ -83,7 +86,7 @@ impl Device {
 
     /// Whether the firmware's boot table (NBFT) asked for it, as the registry says.
     pub fn is_of_firmware(&self) -> bool {
-        self.owner.as_deref() == Some("nbft")
+        self.owner.as_deref() == Some(FIRMWARE)
     }
 
     /// Whether it was connected for one look only, as by `nvme discover`, and will be gone in a moment: such a

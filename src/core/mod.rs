@@ -24,6 +24,7 @@ pub mod fc_ports;
 pub mod finder;
 pub mod hearsay;
 pub mod host;
+pub mod interface;
 pub mod links;
 mod machine;
 pub mod names;

@@ -24,6 +24,7 @@ use super::table::printable;
 use crate::bus::pages::PARKED_KEY;
 use crate::bus::{ControllerId, Role};
 use crate::core::tid::{DISCOVERY_NQN, Transport, canonical_address};
+use crate::kernel::disks::is_namespace;
 
 /// Where the kernel shows its controllers, and the subsystems that they lead to.
 const CONTROLLERS: &str = "/sys/class/nvme";
@@ -118,14 +119,6 @@ impl Kernel for Sysfs {
 fn entries(directory: impl AsRef<Path>) -> Vec<String> {
     let found = fs::read_dir(directory).into_iter().flatten().flatten();
     found.filter_map(|entry| entry.file_name().into_string().ok()).collect()
-}
-
-/// `nvme1n2`, but neither `nvme1` nor the `nvme1c3n2` that stands for one path to it.
-fn is_namespace(name: &str) -> bool {
-    let numbers = name.strip_prefix("nvme").and_then(|rest| rest.split_once('n'));
-    numbers.is_some_and(|(subsystem, id)| {
-        [subsystem, id].iter().all(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
-    })
 }
 
 /// Asks both daemons.

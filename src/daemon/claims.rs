@@ -4,28 +4,34 @@
 //! use the controller; it stays when we stop, for we come back. It is ours to remove only as long as it bears the stamp
 //! that we know: by then the number may be another controller's, and the note another daemon's.
 //!
+//! What the firmware's boot table asks for is noted as the firmware's, and that note goes with the controller only.
+//!
 //! Two small files in memory for each connect: that is done in the loop.
 
 use std::collections::BTreeMap;
 
 use crate::core::Change;
-use crate::core::device::US;
+use crate::core::device::{FIRMWARE, US};
 use crate::core::links::Links;
 use crate::kernel::registry::{DIRECTORY, Registry};
+
+/// Those whom we note controllers for.
+const OWNERS: [&str; 2] = [US, FIRMWARE];
 
 #[derive(Debug)]
 pub struct Claims {
     registry: Registry,
-    /// By device, the stamps of our notes.
-    stamps: BTreeMap<String, String>,
+    /// By device, whose we noted it to be, and the stamps of these notes.
+    notes: BTreeMap<String, (&'static str, String)>,
     complained: bool,
 }
 
 impl Claims {
     /// Removes what an earlier run noted about controllers that `exists` says are gone.
     pub fn new(exists: impl Fn(&str) -> bool) -> Claims {
-        let claims = Claims { registry: Registry::new(DIRECTORY), stamps: BTreeMap::new(), complained: false };
-        let left_over = |device: &&String| !exists(device) && claims.is_noted(device);
+        let claims = Claims { registry: Registry::new(DIRECTORY), notes: BTreeMap::new(), complained: false };
+        let is_ours = |device: &str| OWNERS.iter().any(|owner| claims.is_noted(device, owner));
+        let left_over = |device: &&String| !exists(device) && is_ours(device);
         for device in claims.registry.devices().iter().filter(left_over) {
             if let Err(error) = claims.registry.remove(device) {
                 log::debug!("{DIRECTORY}: {error}");
@@ -34,11 +40,11 @@ impl Claims {
         claims
     }
 
-    /// We just connected it.
-    pub fn made(&mut self, device: &str) {
-        match self.registry.claim(device) {
+    /// We just connected it, on behalf of `owner`.
+    pub fn made(&mut self, device: &str, owner: &'static str) {
+        match self.registry.claim(device, owner) {
             Ok(stamp) => {
-                self.stamps.insert(device.to_owned(), stamp);
+                self.notes.insert(device.to_owned(), (owner, stamp));
             }
             Err(error) if !self.complained => {
                 log::warn!("{DIRECTORY}: cannot be written: {error}; other programs will not know what we manage");
@@ -51,48 +57,59 @@ impl Claims {
     /// Keeps the registry in line with what we use.
     pub fn follow(&mut self, change: &Change, links: &Links) {
         match change {
-            Change::Up { device, .. } if links.device(device).is_some() => self.used(device),
-            Change::Down { device, .. } if links.served_by(device).next().is_none() => self.left(device),
+            Change::Up { device, .. } if links.device(device).is_some() => {
+                let is_firmwares = links.served_by(device).any(|id| links.is_of_firmware(id));
+                self.used(device, if is_firmwares { FIRMWARE } else { US });
+            }
+            Change::Down { device, .. } if links.served_by(device).next().is_none() => {
+                let is_firmwares = self.notes.get(device).is_some_and(|(owner, _)| *owner == FIRMWARE);
+                if !is_firmwares {
+                    self.left(device);
+                }
+            }
             _ => {}
         }
     }
 
-    /// Those that never came into use and are gone. To be called when anything may have changed.
+    /// Those that never came into use and are gone, and the firmware's. To be called when anything may have changed.
     pub fn drop_gone(&mut self, links: &Links) {
-        let gone: Vec<String> = self.stamps.keys().filter(|device| links.device(device).is_none()).cloned().collect();
+        let gone: Vec<String> = self.notes.keys().filter(|device| links.device(device).is_none()).cloned().collect();
         gone.iter().for_each(|device| self.left(device));
     }
 
-    /// We use it, whoever connected it.
-    fn used(&mut self, device: &str) {
-        if self.stamps.contains_key(device) {
+    /// We use it, whoever connected it; on behalf of `owner`.
+    fn used(&mut self, device: &str, owner: &'static str) {
+        if self.notes.contains_key(device) {
             return;
         }
-        match self.registry.owner(device) {
-            None => self.made(device),
-            Some(owner) if owner == US => {
-                let stamp = self.registry.stamp(device).unwrap_or_default();
-                self.stamps.insert(device.to_owned(), stamp);
-            }
-            Some(owner) => log::info!("{device}: managed by {owner}, used and left alone"),
+        let Some(noted) = self.registry.owner(device) else {
+            return self.made(device, owner);
+        };
+        // By another run of ours, or who follows the same rules.
+        if let Some(owner) = OWNERS.into_iter().find(|owner| *owner == noted) {
+            let stamp = self.registry.stamp(device).unwrap_or_default();
+            self.notes.insert(device.to_owned(), (owner, stamp));
+        }
+        if noted != US && noted != owner {
+            log::info!("{device}: managed by {noted}, used and left alone");
         }
     }
 
     /// We no longer do; it may be gone.
     fn left(&mut self, device: &str) {
-        let Some(stamp) = self.stamps.remove(device) else {
+        let Some((owner, stamp)) = self.notes.remove(device) else {
             return;
         };
         let is_that_note = self.registry.stamp(device).unwrap_or_default() == stamp;
         if is_that_note
-            && self.is_noted(device)
+            && self.is_noted(device, owner)
             && let Err(error) = self.registry.remove(device)
         {
             log::debug!("{DIRECTORY}: {error}");
         }
     }
 
-    fn is_noted(&self, device: &str) -> bool {
-        self.registry.owner(device).as_deref() == Some(US)
+    fn is_noted(&self, device: &str, owner: &str) -> bool {
+        self.registry.owner(device).as_deref() == Some(owner)
     }
 }

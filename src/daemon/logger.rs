@@ -1,5 +1,6 @@
-//! Where log messages go: standard error, with `<N>` priorities when that is the journal, or syslog.
+//! Where log messages go: standard error, with `<N>` priorities when that is the journal; syslog; or the kernel's log.
 
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 
@@ -7,16 +8,25 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use syslog::{Facility, Formatter3164, LoggerBackend};
 
-/// Sets up logging for the process. Without a syslog daemon, standard error serves.
-pub fn init(program: &'static str, to_syslog: bool, tron: bool) {
-    let logger: Box<dyn Log> = match to_syslog.then(|| open_syslog(program)) {
-        Some(Ok(logger)) => logger,
-        Some(Err(error)) => {
-            eprintln!("{program}: syslog cannot be reached ({error}), logging to standard error");
-            Box::new(StandardError::new(program))
-        }
-        None => Box::new(StandardError::new(program)),
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Destination {
+    StandardError,
+    Syslog,
+    Kernel,
+}
+
+/// Sets up logging for the process. What cannot be had is replaced by standard error.
+pub fn init(program: &'static str, destination: Destination, tron: bool) {
+    let logger = match destination {
+        Destination::StandardError => Ok(None),
+        Destination::Syslog => open_syslog(program).map(Some).map_err(|error| format!("syslog: {error}")),
+        Destination::Kernel => open_kernel(program).map(Some).map_err(|error| format!("{KMSG}: {error}")),
     };
+    let logger = logger.unwrap_or_else(|why| {
+        eprintln!("{program}: {why}; logging to standard error");
+        None
+    });
+    let logger = logger.unwrap_or_else(|| Box::new(StandardError::new(program)));
     // Fails only if there is a logger already.
     let _ = log::set_boxed_logger(logger);
     set_tron(tron);
@@ -40,6 +50,34 @@ fn open_syslog(program: &str) -> Result<Box<dyn Log>, syslog::Error> {
         let _ = socket.set_nonblocking(true);
     }
     Ok(Box::new(syslog::BasicLogger::new(logger)))
+}
+
+const KMSG: &str = "/dev/kmsg";
+
+fn open_kernel(program: &'static str) -> io::Result<Box<dyn Log>> {
+    let file = OpenOptions::new().write(true).open(KMSG)?;
+    Ok(Box::new(KernelLog { program, file }))
+}
+
+/// One write is one message; the kernel cuts what is longer than about a thousand bytes.
+struct KernelLog {
+    program: &'static str,
+    file: File,
+}
+
+impl Log for KernelLog {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.level() <= log::max_level()
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if self.enabled(record.metadata()) {
+            let line = format!("<{}>{}: {}\n", priority(record.level()), self.program, record.args());
+            let _ = (&self.file).write_all(line.as_bytes());
+        }
+    }
+
+    fn flush(&self) {}
 }
 
 struct StandardError {

@@ -7,9 +7,12 @@
 //! Nothing here decides about controllers, and nothing here waits for a network, a disk or another process: what blocks
 //! belongs to the helper. With nothing to do the loop does not wake up.
 
+mod boot;
 mod claims;
 mod event_loop;
 mod exclusions;
+mod firmware;
+mod goal;
 mod logger;
 mod network;
 mod notify;
@@ -36,12 +39,17 @@ use nix::unistd::geteuid;
 use crate::bus::introspect;
 use crate::helper::Helper;
 use event_loop::Daemon;
+use goal::Ended;
+use logger::Destination;
 use options::{Options, Program, Request};
 
 /// Exit code: could not run.
 const FAILED: u8 = 1;
 /// Exit code: the command line makes no sense.
 const USAGE: u8 = 2;
+/// Exit codes of `stas boot`.
+const NOTHING_TO_DO: u8 = 3;
+const TOO_LATE: u8 = 4;
 
 /// The signals that the loop reads from a descriptor.
 const SIGNALS: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGCHLD];
@@ -50,15 +58,17 @@ const SIGNALS: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, S
 pub fn main(program: Program, args: Vec<OsString>) -> ExitCode {
     let outcome = match options::parse(program, args) {
         Ok(Request::Serve(options)) => serve(options),
-        Ok(Request::Print(text)) => write_out(&text),
-        Ok(Request::Idl(path)) => write_idl(program, &path),
+        Ok(Request::Print(text)) => write_out(&text).map(|()| Ended::Stopped),
+        Ok(Request::Idl(path)) => write_idl(program, &path).map(|()| Ended::Stopped),
         Err(complaint) => {
             eprintln!("{complaint}");
             return ExitCode::from(USAGE);
         }
     };
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(Ended::Usable | Ended::Stopped) => ExitCode::SUCCESS,
+        Ok(Ended::NothingToDo) => ExitCode::from(NOTHING_TO_DO),
+        Ok(Ended::TooLate) => ExitCode::from(TOO_LATE),
         Err(why) => {
             log::error!("{why}");
             if log::max_level() == log::LevelFilter::Off {
@@ -81,7 +91,7 @@ fn write_idl(program: Program, path: &Path) -> Result<(), String> {
     fs::write(path, xml).map_err(|error| format!("{}: {error}", path.display()))
 }
 
-fn serve(options: Options) -> Result<(), String> {
+fn serve(options: Options) -> Result<Ended, String> {
     if !geteuid().is_root() {
         return Err("must be run as root: connecting controllers is the kernel's privilege".to_owned());
     }
@@ -91,10 +101,22 @@ fn serve(options: Options) -> Result<(), String> {
     let helper = Helper::start().map_err(|error| format!("the helper process cannot be started: {error}"))?;
     // What the configuration holds may be keys: no core file, as with the helper.
     nix::sys::prctl::set_dumpable(false).map_err(|errno| format!("core files cannot be forbidden: {errno}"))?;
-    logger::init(options.program.name(), options.syslog, options.tron);
+    logger::init(options.program.name(), destination(&options), options.tron);
     let descriptors = raise_descriptor_limit();
     let directory = runtime_directory(options.program);
-    Daemon::new(options, helper, &mask, &directory, descriptors)?.run()
+    let is_boot = options.boot.is_some();
+    match Daemon::new(options, helper, &mask, &directory, descriptors)?.run()? {
+        Ended::Stopped if is_boot => Err("stopped before what is waited for was there".to_owned()),
+        ended => Ok(ended),
+    }
+}
+
+fn destination(options: &Options) -> Destination {
+    match &options.boot {
+        Some(boot) if boot.kmsg => Destination::Kernel,
+        _ if options.syslog => Destination::Syslog,
+        _ => Destination::StandardError,
+    }
 }
 
 /// A probe needs a descriptor, and there may be hundreds at a time. Returns how many there may be.
@@ -113,6 +135,6 @@ fn runtime_directory(program: Program) -> PathBuf {
     match std::env::var_os("RUNTIME_DIRECTORY") {
         // systemd separates several directories by colons; a unit of ours has one.
         Some(directory) => PathBuf::from(directory),
-        None => Path::new("/run").join(program.name()),
+        None => Path::new("/run").join(program.directory()),
     }
 }

@@ -38,8 +38,8 @@ impl Network {
         Network { token, socket: None, failed: false, complained: false, seen: Seen::default() }
     }
 
-    /// Listens, or does not, by whether somebody waits.
-    pub fn listen(&mut self, somebody_waits: bool, registry: &Registry) {
+    /// Listens, or does not, by whether somebody waits. Whether it begins to listen.
+    pub fn listen(&mut self, somebody_waits: bool, registry: &Registry) -> bool {
         if !somebody_waits {
             // Closing it takes it out of the poll.
             self.socket = None;
@@ -50,7 +50,9 @@ impl Network {
                 Ok(socket) => self.socket = Some(socket),
                 Err(error) => self.fail(&error),
             }
+            return true;
         }
+        false
     }
 
     fn open(&self, registry: &Registry) -> io::Result<KernelSocket> {

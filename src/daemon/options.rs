@@ -7,6 +7,7 @@ use pico_args::Arguments;
 
 use crate::bus::Role;
 use crate::core::Roles;
+use crate::daemon::boot::{self, Boot};
 
 /// Which of the daemons was called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +16,8 @@ pub enum Program {
     Stacd,
     /// `stas run`: both roles.
     Run,
+    /// `stas boot`: both roles until the host can boot.
+    Boot,
 }
 
 impl Program {
@@ -23,6 +26,7 @@ impl Program {
             Program::Stafd => "stafd",
             Program::Stacd => "stacd",
             Program::Run => "stas",
+            Program::Boot => "stas boot",
         }
     }
 
@@ -34,8 +38,13 @@ impl Program {
         match self {
             Program::Stafd => vec![Role::Finder],
             Program::Stacd => vec![Role::Connector],
-            Program::Run => vec![Role::Finder, Role::Connector],
+            Program::Run | Program::Boot => vec![Role::Finder, Role::Connector],
         }
+    }
+
+    /// The name of its directory below `/run`: what a boot leaves is for the daemon.
+    pub fn directory(self) -> &'static str {
+        if self == Program::Boot { Program::Run.name() } else { self.name() }
     }
 
     fn help(self) -> String {
@@ -56,6 +65,7 @@ impl Program {
                 "      --stafd-conf FILE finder's configuration (default /etc/stas/stafd.conf)
       --stacd-conf FILE connector's configuration (default /etc/stas/stacd.conf)\n",
             ),
+            Program::Boot => return boot::HELP.to_owned(),
         };
         format!(
             "{does}
@@ -87,6 +97,8 @@ pub struct Options {
     pub syslog: bool,
     pub tron: bool,
     pub no_wait: bool,
+    /// Of `stas boot`.
+    pub boot: Option<Boot>,
 }
 
 /// What the command line asks for.
@@ -112,28 +124,28 @@ pub fn parse(program: Program, args: Vec<OsString>) -> Result<Request, String> {
 }
 
 fn parse_rest(program: Program, mut args: Arguments) -> Result<Request, String> {
-    let mut path = |names: &'static [&'static str], default: &str| -> Result<PathBuf, String> {
-        for name in names {
-            if let Some(path) = args.opt_value_from_str(*name).map_err(|error| error.to_string())? {
-                return Ok(path);
-            }
-        }
-        Ok(PathBuf::from(default))
-    };
     let (finder_names, connector_names): (&[_], &[_]) = match program {
         Program::Stafd => (&["-f", "--conf-file"], &[]),
         Program::Stacd => (&[], &["-f", "--conf-file"]),
-        Program::Run => (&["--stafd-conf"], &["--stacd-conf"]),
+        Program::Run | Program::Boot => (&["--stafd-conf"], &["--stacd-conf"]),
     };
-    let idl = path(&["--idl"], "")?;
+    let finder_conf = path(&mut args, finder_names, "/etc/stas/stafd.conf")?;
+    let connector_conf = path(&mut args, connector_names, "/etc/stas/stacd.conf")?;
+    let (mut idl, mut boot) = (PathBuf::new(), None);
+    match program {
+        Program::Boot => boot = Some(boot::parse(&mut args)?),
+        Program::Stafd | Program::Stacd | Program::Run => idl = path(&mut args, &["--idl"], "")?,
+    }
+    let is_daemon = boot.is_none();
     let options = Options {
         program,
-        finder_conf: path(finder_names, "/etc/stas/stafd.conf")?,
-        connector_conf: path(connector_names, "/etc/stas/stacd.conf")?,
+        finder_conf,
+        connector_conf,
         sys_conf: PathBuf::from("/etc/stas/sys.conf"),
-        syslog: args.contains(["-s", "--syslog"]),
+        syslog: is_daemon && args.contains(["-s", "--syslog"]),
+        no_wait: is_daemon && args.contains("--no-wait"),
         tron: args.contains("--tron"),
-        no_wait: args.contains("--no-wait"),
+        boot,
     };
     if let Some(unknown) = args.finish().first() {
         return Err(format!("unknown option {unknown:?}"));
@@ -144,9 +156,19 @@ fn parse_rest(program: Program, mut args: Arguments) -> Result<Request, String> 
     Ok(Request::Serve(options))
 }
 
+fn path(args: &mut Arguments, names: &'static [&'static str], default: &str) -> Result<PathBuf, String> {
+    for name in names {
+        if let Some(path) = args.opt_value_from_str(*name).map_err(|error| error.to_string())? {
+            return Ok(path);
+        }
+    }
+    Ok(PathBuf::from(default))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::daemon::goal::Until;
 
     fn parse_words(program: Program, words: &str) -> Result<Request, String> {
         parse(program, words.split_whitespace().map(OsString::from).collect())
@@ -162,6 +184,23 @@ mod tests {
         assert_eq!(options.finder_conf, PathBuf::from("/etc/stas/stafd.conf"));
         assert!(parse_words(Program::Run, "-f a.conf").is_err());
         assert!(parse_words(Program::Stacd, "--conf-file").is_err());
+    }
+
+    #[test]
+    fn a_boot_has_an_end() {
+        let Ok(Request::Serve(options)) = parse_words(Program::Boot, "--until nqn.a --nbft a --nbft b --deadline 7")
+        else {
+            panic!()
+        };
+        let boot = options.boot.unwrap();
+        assert_eq!((boot.tables.len(), boot.until), (2, Until::Subsystem("nqn.a".into())));
+        assert_eq!(boot.patience.unwrap().as_secs(), 7);
+        for wrong in ["--until root", "--deadline soon", "--no-wait", "--idl -"] {
+            assert!(parse_words(Program::Boot, wrong).is_err(), "{wrong}");
+        }
+        let Ok(Request::Serve(options)) = parse_words(Program::Boot, "--deadline 0") else { panic!() };
+        let boot = options.boot.unwrap();
+        assert_eq!((boot.patience, boot.until), (None, Until::Any));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::config::settings::{ConnectOptions, HostIdentity, Secret};
 use crate::core::device::{ControllerKind, Device};
 use crate::core::links::{LinkId, needs_discovery_option};
 use crate::core::{Event, Ticket};
+use crate::daemon::claims::Claims;
 use crate::helper::Helper;
 use crate::helper::message::{ConnectRequest, ControllerIdentity, Failure, RegisterRequest, Reply, Request, RequestId};
 use crate::kernel::fabrics;
@@ -28,11 +29,14 @@ const ASK_AGAIN: Duration = Duration::from_secs(60);
 /// How long to wait before looking in sysfs once more.
 pub const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
+/// Whose a controller is to be noted to be.
+type Owner = &'static str;
+
 /// What a request was made for.
 #[derive(Debug)]
 enum Purpose {
     Options,
-    Connect(Ticket),
+    Connect(Ticket, Owner),
     Disconnect(Ticket),
     Register(Ticket),
     Inquire(Ticket),
@@ -101,20 +105,21 @@ impl Requests {
         }
     }
 
-    /// `host_key`: for controllers that have no key of their own.
+    /// The controller will be noted to be its owner's. `host_key`: for controllers that have no key of their own.
     pub fn connect(
         &mut self,
-        ticket: Ticket,
+        (ticket, owner): (Ticket, Owner),
         id: &LinkId,
         options: &ConnectOptions,
         host_id: String,
         host_key: Option<&Secret>,
     ) {
+        let purpose = Purpose::Connect(ticket, owner);
         let mut request = connect_request(id, options, host_id, host_key);
         self.spare_host_key(&mut request, options);
         match self.fit_to_kernel(&mut request) {
-            Ok(()) => self.send(&Request::Connect(Box::new(request)), Purpose::Connect(ticket)),
-            Err(failure) => self.fail(Purpose::Connect(ticket), failure),
+            Ok(()) => self.send(&Request::Connect(Box::new(request)), purpose),
+            Err(failure) => self.fail(purpose, failure),
         }
     }
 
@@ -174,18 +179,24 @@ impl Requests {
 
     /// The next event. What sysfs shows of a new controller is looked up only now: had it gone before the uevents were
     /// drained, it is not there; if it goes later, its uevent is still to come. If it cannot be looked up, all replies
-    /// wait: a connection of ours that we did not know of would be nobody's.
-    pub fn poll_event(&mut self, now: Instant, sysfs: &Sysfs) -> Option<Event> {
+    /// wait: a connection of ours that we did not know of would be nobody's. It is noted whose it is.
+    pub fn poll_event(&mut self, now: Instant, sysfs: &Sysfs, claims: &mut Claims) -> Option<Event> {
         if self.look_again.is_some_and(|at| at > now) {
             return None;
         }
         self.look_again = None;
         let arrival = self.arrived.pop_front()?;
-        if let (Purpose::Connect(ticket), Reply::Connected { instance, .. }) = (&arrival.purpose, &arrival.reply) {
-            let (ticket, name) = (*ticket, format!("nvme{instance}"));
+        if let (Purpose::Connect(ticket, owner), Reply::Connected { instance, .. }) = (&arrival.purpose, &arrival.reply)
+        {
+            let (ticket, owner, name) = (*ticket, *owner, format!("nvme{instance}"));
             return match sysfs.controller(&name) {
                 Ok(device) => {
                     self.looks_in_vain = false;
+                    // What was noted about that number so far was about an earlier controller.
+                    let device = device.map(|device| Device { owner: Some(owner.to_owned()), ..device });
+                    if let Some(device) = &device {
+                        claims.made(&device.name, owner);
+                    }
                     Some(Event::Connected { ticket, outcome: Ok(device) })
                 }
                 Err(error) => {
@@ -315,7 +326,7 @@ fn failed(purpose: Purpose, failure: Failure) -> Event {
             }
             Event::FcPortsTold { answered: false }
         }
-        Purpose::Connect(ticket) => Event::Connected { ticket, outcome: Err(failure) },
+        Purpose::Connect(ticket, _) => Event::Connected { ticket, outcome: Err(failure) },
         Purpose::Disconnect(ticket) => Event::Disconnected { ticket, outcome: Err(failure) },
         Purpose::Register(ticket) => Event::Registered { ticket, outcome: Err(failure) },
         Purpose::Inquire(ticket) => Event::Inquired { ticket, outcome: Err(failure) },

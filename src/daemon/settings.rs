@@ -11,14 +11,13 @@ use log::Level;
 use crate::config::settings::{ConnectorSettings, FinderSettings, HostIdentity, IpFamily};
 use crate::config::{self, Finding, Loaded, Severity};
 use crate::core::Event;
-use crate::core::host::HostIds;
+use crate::core::nbft::{Configured, Entries};
 use crate::daemon::options::Options;
 
 /// Who this host is, and what its administrator wants.
 #[derive(Debug)]
 pub struct Settings {
     pub host: HostIdentity,
-    pub host_ids: HostIds,
     pub tron: bool,
     finder: Option<Box<FinderSettings>>,
     connector: Option<Box<ConnectorSettings>>,
@@ -34,22 +33,38 @@ pub struct Paths {
     finder: Option<PathBuf>,
     connector: Option<PathBuf>,
     sys: PathBuf,
+    /// Who this host is whatever its files say, as long as it is booted.
+    host: Option<HostIdentity>,
 }
 
 impl Paths {
-    pub fn new(options: &Options) -> Paths {
+    /// `host`: who this host is, whatever its files say.
+    pub fn new(options: &Options, host: Option<HostIdentity>) -> Paths {
         let roles = options.program.roles();
         Paths {
             finder: roles.finder.then(|| options.finder_conf.clone()),
             connector: roles.connector.then(|| options.connector_conf.clone()),
             sys: options.sys_conf.clone(),
+            host,
         }
+    }
+
+    /// Where the host's name is known, its files may be missing: they need not be in an initramfs.
+    fn load_host(&self, mistakes: &mut BTreeSet<String>) -> Option<HostIdentity> {
+        let Some(known) = &self.host else {
+            return report(config::load_identity(&self.sys), mistakes);
+        };
+        let Ok(loaded) = config::load_identity(&self.sys) else {
+            return Some(known.clone());
+        };
+        let (nqn, id) = (known.nqn.clone(), known.id.clone());
+        report(Ok(loaded), mistakes).map(|host| HostIdentity { nqn, id, ..host })
     }
 
     /// Reads all files, logs what is remarkable, and yields settings only if none has an error.
     pub fn load(&self) -> Option<Settings> {
         let mut mistakes = BTreeSet::new();
-        let host = report(config::load_identity(&self.sys), &mut mistakes);
+        let host = self.load_host(&mut mistakes);
         let finder = self.finder.as_deref().map(|path| report(config::load_finder(path), &mut mistakes));
         let connector = self.connector.as_deref().map(|path| report(config::load_connector(path), &mut mistakes));
         // Only now, so that all files have been looked at and all that is wrong has been said.
@@ -59,13 +74,12 @@ impl Paths {
         let paths = [Some(&self.sys), self.finder.as_ref(), self.connector.as_ref()];
         let files = paths.into_iter().flatten().filter(|path| path.exists()).cloned().collect();
         let (finder, connector) = (finder.map(Box::new), connector.map(Box::new));
-        let mut settings = Settings { host, host_ids: HostIds::default(), tron, finder, connector, mistakes, files };
-        let (host_ids, complaints) = settings.named();
-        for complaint in complaints {
+        let mut settings = Settings { host, tron, finder, connector, mistakes, files };
+        for complaint in settings.contradictions() {
             log::error!("{complaint}");
             settings.mistakes.insert(complaint);
         }
-        Some(Settings { host_ids, ..settings })
+        Some(settings)
     }
 
     /// The same for a reload; `None` also where the files are worse than those of the running settings.
@@ -89,14 +103,13 @@ impl Settings {
             log::warn!("the host NQN or host ID changed: that takes effect when the daemon is started anew");
             self.host.nqn = running.host.nqn.clone();
             self.host.id = running.host.id.clone();
-            self.host_ids = self.named().0;
         }
     }
 
-    /// The host ids, and what is wrong with them.
-    fn named(&self) -> (HostIds, Vec<String>) {
-        let finder = self.finder.iter().map(|finder| &finder.common);
-        config::host_ids(&self.host, finder.chain(self.connector.iter().map(|connector| &connector.common)))
+    /// What is wrong with the host ids.
+    fn contradictions(&self) -> Vec<String> {
+        let Configured { finder, connector, .. } = self.configured();
+        config::host_ids(&self.host, finder.into_iter().chain(connector)).1
     }
 
     /// The address families of which announcements in the local network are wanted; `None`: none are.
@@ -109,14 +122,34 @@ impl Settings {
         self.connector.as_ref().is_some_and(|connector| connector.disconnect_in_use)
     }
 
-    /// For the state machines.
-    pub fn event(&self) -> Event {
-        Event::Configured {
-            host_nqn: self.host.nqn.clone(),
-            symname: self.host.symname.clone().unwrap_or_default(),
-            finder: self.finder.clone(),
-            connector: self.connector.clone(),
+    /// For the state machines, with what the firmware asks for: the names of this host, and what is wanted.
+    pub fn events(&self, firmware: Entries) -> [Event; 2] {
+        let (mut finder, mut connector) = (self.finder.clone(), self.connector.clone());
+        if let Some(finder) = &mut finder {
+            finder.common.controllers.extend(firmware.discovery);
         }
+        if let Some(connector) = &mut connector {
+            connector.common.controllers.extend(firmware.io);
+        }
+        let commons = finder.iter().map(|finder| &finder.common).chain(connector.iter().map(|one| &one.common));
+        let (ids, _) = config::host_ids(&self.host, commons);
+        let (host_nqn, symname) = (self.host.nqn.clone(), self.host.symname.clone().unwrap_or_default());
+        [Event::HostNamed(ids), Event::Configured { host_nqn, symname, finder, connector }]
+    }
+
+    /// What the firmware's controllers have to be connected with.
+    pub fn configured(&self) -> Configured<'_> {
+        Configured {
+            finder: self.finder.as_deref().map(|finder| &finder.common),
+            connector: self.connector.as_deref().map(|connector| &connector.common),
+            host_key: self.host.key.is_some(),
+        }
+    }
+
+    /// Whether it names any controller.
+    pub fn names_any(&self) -> bool {
+        let Configured { finder, connector, .. } = self.configured();
+        [finder, connector].into_iter().flatten().any(|common| !common.controllers.is_empty())
     }
 }
 
@@ -158,8 +191,8 @@ mod tests {
     fn paths(name: &str, stacd_conf: &str) -> Paths {
         let directory = std::env::temp_dir().join(format!("stas-settings-{}-{name}", std::process::id()));
         fs::create_dir_all(&directory).unwrap();
-        let paths =
-            Paths { finder: None, connector: Some(directory.join("stacd.conf")), sys: directory.join("sys.conf") };
+        let connector = Some(directory.join("stacd.conf"));
+        let paths = Paths { finder: None, connector, sys: directory.join("sys.conf"), host: None };
         fs::write(&paths.sys, "nqn = \"nqn.a\"\nid = \"f0e1d2c3-b4a5-4697-8879-6a5b4c3d2e1f\"\n").unwrap();
         fs::write(paths.connector.as_ref().unwrap(), stacd_conf).unwrap();
         paths

@@ -6,8 +6,10 @@
 
 pub mod address;
 pub mod admin;
+pub mod disks;
 pub mod fabrics;
 pub mod in_use;
+pub mod interfaces;
 pub mod keyring;
 pub mod nbft;
 pub mod netlink;

@@ -11,7 +11,6 @@ use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::core::device::US;
 use crate::kernel::sysfs::number_of;
 
 pub const DIRECTORY: &str = "/run/nvme/registry";
@@ -48,14 +47,14 @@ impl Registry {
         entries.filter_map(|entry| entry.file_name().into_string().ok()).filter(|name| is_device(name)).collect()
     }
 
-    /// Notes that we manage a controller, in place of whatever is noted about it, and gives the stamp.
-    pub fn claim(&self, device: &str) -> io::Result<String> {
+    /// Notes who manages a controller, in place of whatever is noted about it, and gives the stamp.
+    pub fn claim(&self, device: &str, owner: &str) -> io::Result<String> {
         let stamp = fs::read_to_string(SEQNUM).unwrap_or_default().trim().to_owned();
         fs::create_dir_all(&self.root)?;
         let made = self.hidden(device, "tmp");
         discard(&made);
         fs::create_dir(&made)?;
-        let attributes = [("seqnum", stamp.as_str()), ("owner", US)];
+        let attributes = [("seqnum", stamp.as_str()), ("owner", owner)];
         let filled = attributes.iter().filter(|(_, value)| !value.is_empty()).try_for_each(|(attribute, value)| {
             let path = made.join(attribute);
             fs::write(&path, format!("{value}\n"))?;
@@ -127,7 +126,7 @@ mod tests {
     #[test]
     fn an_entry_is_as_libnvme_writes_it() {
         with_registry("format", |registry, root| {
-            let stamp = registry.claim("nvme3").unwrap();
+            let stamp = registry.claim("nvme3", "stas").unwrap();
             assert!(stamp.parse::<u64>().is_ok(), "{stamp}");
             let entry = root.join("nvme3");
             assert_eq!(fs::read_to_string(entry.join("owner")).unwrap(), "stas\n");
@@ -145,7 +144,7 @@ mod tests {
             fs::write(root.join("nvme3/owner"), "nbft\n").unwrap();
             fs::write(root.join("nvme3/note"), "an old one\n").unwrap();
             assert_eq!(registry.owner("nvme3").as_deref(), Some("nbft"));
-            registry.claim("nvme3").unwrap();
+            registry.claim("nvme3", "stas").unwrap();
             assert!(!root.join("nvme3/note").exists());
             assert_eq!(registry.owner("nvme3").as_deref(), Some("stas"));
         });
@@ -154,7 +153,7 @@ mod tests {
     #[test]
     fn a_removed_entry_leaves_nothing() {
         with_registry("remove", |registry, root| {
-            registry.claim("nvme3").unwrap();
+            registry.claim("nvme3", "stas").unwrap();
             registry.remove("nvme3").unwrap();
             registry.remove("nvme3").unwrap();
             assert_eq!((registry.owner("nvme3"), fs::read_dir(root).unwrap().count()), (None, 0));
@@ -179,7 +178,7 @@ mod tests {
         with_registry("blocked", |registry, root| {
             fs::create_dir_all(root.parent().unwrap()).unwrap();
             fs::write(root, "a file").unwrap();
-            assert!(registry.claim("nvme3").is_err());
+            assert!(registry.claim("nvme3", "stas").is_err());
         });
     }
 }

@@ -24,6 +24,7 @@
 
 mod adoption;
 mod authentication;
+mod boot;
 mod bus;
 mod coexist;
 mod ctl;

@@ -20,11 +20,13 @@ const USE_CHECK: Duration = Duration::from_secs(600);
 const USE_SETTLES: Duration = Duration::from_secs(1);
 
 impl Links {
-    /// No longer wants it. What is connected stays or goes by `disposal`; a connect in flight is waited for.
+    /// No longer wants it. What is connected stays or goes by `disposal`, but what the firmware asked for stays; a connect in
+    /// flight is waited for.
     pub fn unwant(&mut self, id: &LinkId, disposal: Disposal) {
         let Some(link) = self.links.get_mut(id) else {
             return;
         };
+        let disposal = if link.options.of_firmware { Disposal::Keep } else { disposal };
         let is_ours = link.state.device().is_some_and(|device| self.devices.is_owned(device));
         match (&link.state, disposal) {
             (State::Connecting { .. } | State::Disconnecting { .. } | State::Leaving { .. }, _) => {

@@ -82,6 +82,11 @@ impl Portals {
         self.portals.get(portal).into_iter().flat_map(|portal| &portal.members)
     }
 
+    /// The last failure that was told.
+    pub fn complaint(&self, portal: &PortalId) -> Option<&str> {
+        self.portals.get(portal)?.complaint.as_deref()
+    }
+
     pub fn is_open(&self, now: Instant, portal: &PortalId) -> bool {
         self.portals.get(portal).is_some_and(|portal| matches!(portal.answer, Answer::Yes { until } if until > now))
     }

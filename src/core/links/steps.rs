@@ -181,7 +181,9 @@ impl Links {
             self.enqueue(&id);
         }
         self.device_up(now, device);
-        self.devices.own(&name);
+        if !self.is_of_firmware(id) {
+            self.devices.own(&name);
+        }
         self.go_live(now, id, &name);
         if !is_routine {
             self.note(Note::Connected { id: id.clone(), device: name });

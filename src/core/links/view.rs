@@ -34,6 +34,11 @@ impl Links {
         self.links.get(id).is_some_and(|link| link.wanted.is_ok())
     }
 
+    /// Whether the firmware's boot table asks for it.
+    pub fn is_of_firmware(&self, id: &LinkId) -> bool {
+        self.links.get(id).is_some_and(|link| link.options.of_firmware)
+    }
+
     pub fn is_live(&self, id: &LinkId) -> bool {
         self.links.get(id).is_some_and(|link| matches!(link.state, State::Live { .. }))
     }
@@ -63,6 +68,13 @@ impl Links {
             return 0;
         };
         link.failures.max(link.portal.as_ref().map_or(0, |portal| self.portals.failures(portal)))
+    }
+
+    /// Why a controller is not connected, by the last failure that was told.
+    pub fn complaint(&self, id: &LinkId) -> Option<&str> {
+        let link = self.links.get(id)?;
+        let portals = || link.portal.as_ref().and_then(|portal| self.portals.complaint(portal));
+        link.complaint.as_deref().or_else(portals)
     }
 
     /// Why a controller is still there that is not wanted; `None` if it is wanted, or about to go.
@@ -105,7 +117,7 @@ impl Links {
     /// remembered from an earlier run.
     pub fn ours(&self) -> impl Iterator<Item = &LinkId> {
         let ours = self.links.iter().filter(|(_, link)| match &link.state {
-            State::Connecting { .. } => true,
+            State::Connecting { .. } => !link.options.of_firmware,
             state => state.device().is_some_and(|device| self.devices.is_owned(device)),
         });
         ours.map(|(id, _)| id).chain(&self.ours_before)

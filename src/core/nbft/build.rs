@@ -4,9 +4,10 @@ use std::fmt::Display;
 use std::net::{IpAddr, Ipv6Addr};
 
 use super::{
-    DhcpClient, Discovery, Host, Interface, Mac, Namespace, Need, Origin, Primary, Reason, Rejected, Security,
-    Subsystem, Table,
+    DhcpClient, Discovery, Host, Interface, Namespace, Need, Origin, Primary, Reason, Rejected, Security, Subsystem,
+    Table,
 };
+use crate::core::interface::Mac;
 use crate::core::page::is_nqn;
 use crate::core::tid::{DISCOVERY_NQN, Transport, is_usable_address};
 use crate::wire::nbft as wire;

@@ -19,13 +19,18 @@
 //!   NQN.
 
 mod build;
+mod entries;
+mod place;
 
 use std::fmt;
 use std::net::IpAddr;
 
 use serde::{Serialize, Serializer};
 
-use crate::core::tid::{Spelling, Transport, TransportId};
+pub use entries::{Configured, Entries};
+pub use place::Obstacle;
+
+use crate::core::interface::Mac;
 use crate::wire::nbft as wire;
 
 /// The most paths that are made of all tables: far more than firmware writes, and few enough to compare each with each.
@@ -74,28 +79,6 @@ pub enum Primary {
     NotIndicated,
     Unselected,
     Selected,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Mac(pub [u8; 6]);
-
-impl fmt::Display for Mac {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.0;
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
-    }
-}
-
-impl fmt::Debug for Mac {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self}")
-    }
-}
-
-impl Serialize for Mac {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
 }
 
 /// A host fabric interface (HFI). It is found by MAC address and VLAN, never by name; two may be one network card.
@@ -320,21 +303,6 @@ pub struct Path<'a> {
 }
 
 impl Path<'_> {
-    /// As a transport id: through the interface of this name; where `pinned`, from the address that the firmware had.
-    /// With [`Origin::Dhcp`] the system may have got another one: then without.
-    pub fn transport_id(&self, host_iface: &str, pinned: bool) -> TransportId {
-        let address = self.interface.address.filter(|_| pinned);
-        let spelling = Spelling {
-            traddr: &self.subsystem.traddr.to_string(),
-            trsvcid: &self.subsystem.trsvcid.to_string(),
-            subsysnqn: &self.subsystem.subsysnqn,
-            host_traddr: &address.map(|address| address.to_string()).unwrap_or_default(),
-            host_iface,
-            host_nqn: self.host.map_or("", |host| &host.nqn),
-        };
-        TransportId::new(Transport::Tcp, spelling)
-    }
-
     /// What makes two of them the same connection.
     fn is_same(&self, other: &Path<'_>) -> bool {
         let (mine, others) = (self.interface, other.interface);

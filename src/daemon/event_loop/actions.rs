@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::Daemon;
 use crate::bus::ControllerId;
 use crate::bus::signal::Signal;
-use crate::core::device::ControllerKind;
+use crate::core::device::{ControllerKind, FIRMWARE, US};
 use crate::core::finder::Finder;
 use crate::core::{Action, Change};
 use crate::daemon::publish::role_of;
@@ -33,7 +33,10 @@ impl Daemon {
             Action::Probe(portal) => self.probes.start(now, portal, self.poll.registry()),
             Action::Connect { ticket, id, options, host_id } => {
                 log::debug!("{id}: connecting");
-                self.requests.connect(ticket, &id, &options, host_id, self.settings.host.key.as_ref());
+                // What a boot finds by way of the firmware's discovery controllers is the firmware's, too.
+                let is_firmwares = options.of_firmware || (self.goal.is_some() && self.firmware.asks());
+                let owner = if is_firmwares { FIRMWARE } else { US };
+                self.requests.connect((ticket, owner), &id, &options, host_id, self.settings.host.key.as_ref());
             }
             Action::Disconnect { ticket, device } => {
                 self.requests.disconnect(ticket, &device, self.settings.disconnects_in_use());

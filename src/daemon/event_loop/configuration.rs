@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::Daemon;
 use crate::core::Event;
+use crate::daemon::options::Program;
 use crate::daemon::udev::Override;
 
 impl Daemon {
@@ -18,8 +19,7 @@ impl Daemon {
                 self.settings = settings;
                 self.apply_settings();
                 self.override_udev();
-                self.hear_host(now);
-                self.machine.handle(now, self.settings.event());
+                self.hear_settings(now);
                 if let Some(bus) = &mut self.bus {
                     bus.request_names(now);
                     bus.want_announcements(self.settings.announcements(), now);
@@ -39,14 +39,24 @@ impl Daemon {
 
     /// For who finds discovery controllers.
     pub(super) fn override_udev(&mut self) {
-        if self.program.roles().finder && self.udev.is_none() {
+        if self.program.roles().finder && self.program != Program::Boot && self.udev.is_none() {
             self.udev = Override::begin();
         }
     }
 
-    /// What concerns all programs of this host that connect: its names, and what none of them is to connect.
-    pub(super) fn hear_host(&mut self, now: Instant) {
-        self.machine.handle(now, Event::HostNamed(self.settings.host_ids.clone()));
+    /// What the administrator and the firmware want, and what no program of this host is to connect.
+    pub(super) fn hear_settings(&mut self, now: Instant) {
+        let entries = self.firmware.entries(&self.settings);
+        let [names, settings] = self.settings.events(entries);
+        self.machine.handle(now, names);
         self.machine.handle(now, Event::HostExcludes(self.exclusions.read()));
+        self.machine.handle(now, settings);
+    }
+
+    /// Looks whether an interface that the firmware speaks of is there by now.
+    pub(super) fn look_for_interfaces(&mut self, now: Instant) {
+        if self.firmware.look() {
+            self.hear_settings(now);
+        }
     }
 }

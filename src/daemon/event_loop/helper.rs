@@ -8,8 +8,6 @@ use mio::Interest;
 use mio::unix::SourceFd;
 
 use super::{Daemon, HELPER};
-use crate::core::Event;
-use crate::core::device::US;
 use crate::daemon::requests::LOOK_AGAIN;
 
 /// Helpers that live shorter than this, so many in a row, cannot live here at all: starting more would help nobody.
@@ -23,12 +21,7 @@ impl Daemon {
     }
 
     pub(super) fn handle_replies(&mut self, now: Instant) {
-        while let Some(mut event) = self.requests.poll_event(now, &self.sysfs) {
-            if let Event::Connected { outcome: Ok(Some(device)), .. } = &mut event {
-                // What was noted about that number so far was about an earlier controller.
-                self.claims.made(&device.name);
-                device.owner = Some(US.to_owned());
-            }
+        while let Some(event) = self.requests.poll_event(now, &self.sysfs, &mut self.claims) {
             self.machine.handle(now, event);
         }
     }

@@ -7,6 +7,7 @@
 mod actions;
 mod bus;
 mod configuration;
+mod ending;
 mod helper;
 mod set_up;
 mod signals;
@@ -24,6 +25,8 @@ use crate::bus::{BusTokens, PrivateServer, Role, SystemBus};
 use crate::core::{Event, Machine};
 use crate::daemon::claims::Claims;
 use crate::daemon::exclusions::Exclusions;
+use crate::daemon::firmware::Firmware;
+use crate::daemon::goal::{Ended, Goal};
 use crate::daemon::network::Network;
 use crate::daemon::notify::ServiceManager;
 use crate::daemon::options::Program;
@@ -73,6 +76,9 @@ pub struct Daemon {
     udev: Option<Override>,
     bus: Option<SystemBus>,
     private: PrivateServer,
+    firmware: Firmware,
+    /// Of `stas boot`.
+    goal: Option<Goal>,
     facts: Facts,
     manager: ServiceManager,
     /// Of our bus names, those of which we do not know yet whether they are ours: we are not ready before, but do not
@@ -96,19 +102,19 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Until asked to stop. `Err` when a source of events is lost for good.
-    pub fn run(mut self) -> Result<(), String> {
+    /// Until asked to stop, or to the goal. `Err` when a source of events is lost for good.
+    pub fn run(mut self) -> Result<Ended, String> {
         let mut events = Events::with_capacity(256);
         loop {
             let now = Instant::now();
             self.handle_bus_events(now);
             self.act(now);
-            if self.is_done(now) {
+            if let Some(ended) = self.ended(now) {
                 self.state_file.finish(now, || self.machine.legacy(now));
-                return Ok(());
+                return Ok(ended);
             }
             self.private.accept_starved();
-            self.network.listen(self.machine.waits_for_network(), self.poll.registry());
+            self.listen_to_network(now);
             self.arm_timer(now).map_err(|error| format!("timer: {error}"))?;
             match self.poll.poll(&mut events, None) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -155,6 +161,7 @@ impl Daemon {
                 log::debug!("the network changed: {change:?}");
                 self.machine.handle(now, Event::NetworkChanged(change));
             }
+            self.look_for_interfaces(now);
         }
         Ok(())
     }
@@ -172,6 +179,15 @@ impl Daemon {
             && (token == BUS.bus || token == BUS.watch)
         {
             bus.ready(token, now, &mut published);
+        }
+    }
+
+    /// As long as a change of the network can help anybody.
+    fn listen_to_network(&mut self, now: Instant) {
+        let somebody_waits = self.machine.waits_for_network() || self.firmware.is_waiting();
+        if self.network.listen(somebody_waits, self.poll.registry()) {
+            // What changed before nobody heard.
+            self.look_for_interfaces(now);
         }
     }
 

@@ -20,6 +20,8 @@ use crate::bus::{PrivateServer, SystemBus};
 use crate::core::Machine;
 use crate::daemon::claims::Claims;
 use crate::daemon::exclusions::Exclusions;
+use crate::daemon::firmware::Firmware;
+use crate::daemon::goal::Goal;
 use crate::daemon::network::Network;
 use crate::daemon::notify::ServiceManager;
 use crate::daemon::options::{Options, Program};
@@ -52,8 +54,11 @@ impl Daemon {
     ) -> Result<Daemon, String> {
         let program = options.program;
         let now = Instant::now();
-        let paths = Paths::new(&options);
+        let boot = options.boot.as_ref();
+        let firmware = Firmware::read(boot.map_or(&[], |boot| &boot.tables), boot.is_some());
+        let paths = Paths::new(&options, boot.and_then(|_| firmware.host()));
         let settings = paths.load().ok_or("the configuration cannot be used, see above")?;
+        let goal = boot.map(|boot| Goal::new(now, boot.until.clone(), boot.patience));
         let served = Served::new(&program.bus_roles());
         let poll = Poll::new().map_err(|error| format!("epoll: {error}"))?;
         let mut private = PrivateServer::new(directory, served.clone(), poll.registry(), PRIVATE).map_err(|error| {
@@ -89,6 +94,8 @@ impl Daemon {
             udev: None,
             bus: None,
             private,
+            firmware,
+            goal,
             facts: Facts::new(now, directory.display().to_string()),
             manager: ServiceManager::from_environment(now),
             awaited_names: program.bus_roles(),
@@ -126,8 +133,8 @@ impl Daemon {
         self.override_udev();
         self.machine.inherit(self.state_file.load());
         self.read_devices(now);
-        self.hear_host(now);
-        self.machine.handle(now, self.settings.event());
+        self.firmware.look();
+        self.hear_settings(now);
         if !self.requests.read_options() {
             if no_wait {
                 return Err(format!("{FABRICS} does not exist: load the nvme-fabrics module"));
@@ -139,6 +146,10 @@ impl Daemon {
     }
 
     fn start_bus(&mut self, now: Instant, served: Served) {
+        if self.program == Program::Boot {
+            self.awaited_names.clear();
+            return;
+        }
         let follow_finder = self.program == Program::Stacd;
         let bus = Address::system().and_then(|address| {
             SystemBus::new(address, served, follow_finder, self.poll.registry(), BUS).map_err(|error| error.to_string())

@@ -30,8 +30,4 @@ impl Daemon {
         self.machine.handle(now, Event::Stop);
         self.stop_by = Some(now + STOP_PATIENCE);
     }
-
-    pub(super) fn is_done(&self, now: Instant) -> bool {
-        self.stop_by.is_some_and(|by| by <= now || self.machine.may_stop())
-    }
 }

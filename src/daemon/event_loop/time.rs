@@ -8,6 +8,7 @@ use nix::sys::timerfd::{Expiration, TimerSetTimeFlags};
 
 use super::Daemon;
 use crate::bus::SystemBus;
+use crate::daemon::goal::Goal;
 
 impl Daemon {
     pub(super) fn arm_timer(&mut self, now: Instant) -> io::Result<()> {
@@ -41,6 +42,7 @@ impl Daemon {
             self.state_file.deadline(),
             self.private.deadline(),
             self.stop_by,
+            self.goal.as_ref().and_then(Goal::deadline),
         ];
         self.machine.poll_deadline().into_iter().chain(others.into_iter().flatten()).min()
     }

@@ -2,7 +2,11 @@
 //!
 //! A datagram is a row of messages, each a header, a fixed part by its type, and attributes; all in the byte order of this
 //! machine, everything aligned to 4 bytes (kernel: include/uapi/linux/{netlink,rtnetlink,if_link,if_addr}.h). Only what may
-//! make something reachable is of interest; the rest, and what is cut short, is passed over.
+//! make something reachable is of interest here; the rest, and what is cut short, is passed over. `dump` has all that an
+//! answer to a question says, `request` makes what the kernel will read.
+
+pub mod dump;
+pub mod request;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -62,14 +66,18 @@ pub enum Message<'a> {
 
 /// The messages of a datagram that are of interest, in order.
 pub fn messages(datagram: &[u8]) -> impl Iterator<Item = Message<'_>> {
+    raw(datagram).filter_map(|(header, body)| parse(u16_at(header, 4)?, body))
+}
+
+/// All messages of a datagram: header and body of each.
+fn raw(datagram: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     let mut rest = datagram;
-    let raw = std::iter::from_fn(move || {
+    std::iter::from_fn(move || {
         let length = usize::try_from(u32_at(rest, 0)?).ok()?;
-        let message = rest.get(..length).filter(|message| message.len() >= HEADER)?;
+        let message = rest.get(..length)?.split_at_checked(HEADER)?;
         rest = rest.get(aligned(length)..).unwrap_or_default();
         Some(message)
-    });
-    raw.filter_map(|message| parse(u16_at(message, 4)?, message.get(HEADER..)?))
+    })
 }
 
 fn parse(kind: u16, body: &[u8]) -> Option<Message<'_>> {
@@ -90,12 +98,19 @@ fn link(kind: u16, body: &[u8]) -> Option<Message<'_>> {
     if kind == RTM_DELLINK {
         return Some(Message::LinkGone { interface });
     }
-    let name = find(body.get(IFINFOMSG..)?, IFLA_IFNAME)?;
-    let name = std::str::from_utf8(name.strip_suffix(b"\0").unwrap_or(name)).ok()?;
+    let name = text(find(body.get(IFINFOMSG..)?, IFLA_IFNAME)?)?;
     Some(Message::Link { interface, name, running: flags & IFF_RUNNING != 0 })
 }
 
 fn address(kind: u16, body: &[u8]) -> Option<Message<'_>> {
+    let (interface, ip) = owner_and_ip(body)?;
+    Some(match kind {
+        RTM_DELADDR => Message::AddressGone { interface, ip },
+        _ => Message::Address { interface, ip, usable: is_usable(body)? },
+    })
+}
+
+fn owner_and_ip(body: &[u8]) -> Option<(u32, IpAddr)> {
     let (family, interface) = (*body.first()?, u32_at(body, 4)?);
     let attributes = body.get(IFADDRMSG..)?;
     // Where both are there, IFA_ADDRESS is the peer's (rtnetlink(7)).
@@ -105,14 +120,16 @@ fn address(kind: u16, body: &[u8]) -> Option<Message<'_>> {
         AF_INET6 => IpAddr::from(<[u8; 16]>::try_from(bytes).map(Ipv6Addr::from).ok()?),
         _ => return None,
     };
-    if kind == RTM_DELADDR {
-        return Some(Message::AddressGone { interface, ip });
-    }
+    Some((interface, ip))
+}
+
+/// Of an address: whether it may be used as a source.
+fn is_usable(body: &[u8]) -> Option<bool> {
     // The header has room for the lower eight flags only.
-    let all_flags = find(attributes, IFA_FLAGS).and_then(|bytes| u32_at(bytes, 0));
+    let all_flags = find(body.get(IFADDRMSG..)?, IFA_FLAGS).and_then(|bytes| u32_at(bytes, 0));
     let flags = all_flags.unwrap_or(u32::from(*body.get(2)?));
     let tentative = flags & IFA_F_TENTATIVE != 0 && flags & IFA_F_OPTIMISTIC == 0;
-    Some(Message::Address { interface, ip, usable: !tentative && flags & IFA_F_DADFAILED == 0 })
+    Some(!tentative && flags & IFA_F_DADFAILED == 0)
 }
 
 fn route(body: &[u8]) -> Option<Message<'_>> {
@@ -135,6 +152,11 @@ fn find(attributes: &[u8], wanted: u16) -> Option<&[u8]> {
     }
 }
 
+/// A string that ends in NUL.
+fn text(value: &[u8]) -> Option<&str> {
+    std::str::from_utf8(value.strip_suffix(b"\0").unwrap_or(value)).ok()
+}
+
 fn aligned(length: usize) -> usize {
     length.saturating_add(3) & !3
 }
@@ -151,14 +173,14 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 mod tests {
     use super::*;
 
-    fn message(kind: u16, body: &[u8]) -> Vec<u8> {
+    pub fn message(kind: u16, body: &[u8]) -> Vec<u8> {
         let length = (HEADER + body.len()) as u32;
         let mut bytes = [&length.to_ne_bytes()[..], &kind.to_ne_bytes(), &[0; 10], body].concat();
         bytes.resize(aligned(bytes.len()), 0);
         bytes
     }
 
-    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+    pub fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
         let length = (4 + value.len()) as u16;
         let mut bytes = [&length.to_ne_bytes()[..], &kind.to_ne_bytes(), value].concat();
         bytes.resize(aligned(bytes.len()), 0);

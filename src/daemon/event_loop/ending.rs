@@ -1,0 +1,53 @@
+//! When the loop ends: when it was asked to, and `stas boot` when what it waits for is there, or in vain.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Instant;
+
+use super::Daemon;
+use crate::core::device::ControllerKind;
+use crate::daemon::goal::Ended;
+use crate::daemon::requests::FABRICS;
+use crate::kernel::sysfs::FC_DISCOVERY;
+
+impl Daemon {
+    pub(super) fn ended(&mut self, now: Instant) -> Option<Ended> {
+        if self.stop_by.is_some_and(|by| by <= now || self.machine.may_stop()) {
+            return Some(Ended::Stopped);
+        }
+        let is_idle = !self.firmware.asks() && !self.settings.names_any() && !Path::new(FC_DISCOVERY).exists();
+        let goal = self.goal.as_mut()?;
+        if is_idle {
+            log::info!("neither a boot table of the firmware nor the configuration names anything to connect");
+            return Some(Ended::NothingToDo);
+        }
+        let links = self.machine.links();
+        let firmware = &self.firmware;
+        let subsystems = || match firmware.subsystems() {
+            named if !named.is_empty() => named,
+            _ => links.wanted(ControllerKind::Io).map(|id| id.tid.subsysnqn().to_owned()).collect::<BTreeSet<_>>(),
+        };
+        let ended = goal.judge(now, subsystems)?;
+        if ended == Ended::TooLate {
+            self.explain_delay();
+        }
+        Some(ended)
+    }
+
+    /// What keeps what is wanted from being connected, a line for each.
+    fn explain_delay(&self) {
+        if !self.requests.is_ready() {
+            log::error!("{FABRICS} is not there, or cannot be read: is the nvme-fabrics module loaded?");
+        }
+        for (hfi, obstacle) in self.firmware.obstacles() {
+            log::error!("{hfi} of the boot table still waits for {obstacle}");
+        }
+        let links = self.machine.links();
+        for id in [ControllerKind::Discovery, ControllerKind::Io].into_iter().flat_map(|kind| links.wanted(kind)) {
+            match links.device_of(id) {
+                Some(device) if links.is_live(id) => log::error!("{id}: connected as {}", device.name),
+                _ => log::error!("{id}: {}", links.complaint(id).unwrap_or("not connected yet")),
+            }
+        }
+    }
+}
