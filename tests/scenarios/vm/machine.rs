@@ -2,8 +2,10 @@
 //! given one to read.
 //!
 //! The first port is the console: kernel, daemons and scenario in one stream, for people. The second is the report, for the
-//! host, line by line: `tell TEXT` (narration), `failure TEXT` (why the scenario failed), `passed`.
+//! host, line by line: `tell TEXT` (narration), `failure TEXT` (why the scenario failed), `passed`; and `waiting`, when it was
+//! not told its scenario yet.
 
+use super::copies;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::process::ExitStatusExt;
@@ -22,6 +24,17 @@ pub struct Report {
     pub timed_out: bool,
 }
 
+/// How a machine begins.
+#[derive(Debug, Clone, Copy)]
+pub enum Start<'a> {
+    /// By booting, to run a scenario: the path of the test function.
+    Scenario(&'a str),
+    /// The same, going on from what another had come to.
+    From { state: &'a Path, scenario: &'a str },
+    /// By booting, to be copied once it waits for a scenario.
+    Copied { monitor: &'a Path, state: &'a Path },
+}
+
 pub struct Machine<'a> {
     pub kernel: &'a Path,
     pub initramfs: &'a Path,
@@ -29,8 +42,7 @@ pub struct Machine<'a> {
     pub disk: Option<&'a Path>,
     /// Tables from the firmware besides QEMU's own.
     pub acpi_tables: &'a [PathBuf],
-    /// The path of the test function.
-    pub scenario: &'a str,
+    pub start: Start<'a>,
     /// In MiB.
     pub memory: u32,
     /// After so long it is killed.
@@ -46,6 +58,11 @@ impl Machine<'_> {
         let mut qemu = self.command().spawn()?;
         let console = qemu.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
         let port = qemu.stderr.take().ok_or(io::ErrorKind::BrokenPipe)?;
+        let mut ear = qemu.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
+        if let Start::From { scenario, .. } = self.start {
+            // What comes before the state is there is lost with the state that was before.
+            writeln!(ear, "{}{scenario}", "\n".repeat(64))?;
+        }
         let mut report = Report::default();
         std::thread::scope(|scope| {
             scope.spawn(|| {
@@ -68,6 +85,13 @@ impl Machine<'_> {
             ("failure", text) => report.failure += &format!("{text}\n"),
             ("tell", text) if self.narrated => println!("{text}"),
             ("tell", _) => (),
+            ("waiting", "") => {
+                if let Start::Copied { monitor, state } = self.start
+                    && let Err(error) = copies::save(monitor, state)
+                {
+                    report.emulator += &format!("its state cannot be saved: {error}\n");
+                }
+            }
             _ => report.emulator += &format!("{line}\n"),
         }
     }
@@ -92,8 +116,16 @@ impl Machine<'_> {
         }
         let fixed = "console=ttyS0 rdinit=/init quiet panic=-1 mitigations=off nokaslr no_timer_check";
         let logging = "printk.devkmsg=on log_buf_len=4M";
-        command.arg("-append").arg(format!("{fixed} {logging} STAS_SCENARIO={}", self.scenario));
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut arguments = format!("{fixed} {logging}");
+        match self.start {
+            Start::Scenario(scenario) => arguments += &format!(" STAS_SCENARIO={scenario}"),
+            Start::From { state, .. } => drop(command.arg("-incoming").arg(format!("exec:cat {}", state.display()))),
+            Start::Copied { monitor, .. } => {
+                command.arg("-monitor").arg(format!("unix:{},server=on,wait=off", monitor.display()));
+            }
+        }
+        command.arg("-append").arg(arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
 }

@@ -3,13 +3,16 @@
 //! The test executable is itself put into the guest. [`scenario`] in a test therefore means two things: on the host, boot a
 //! machine that runs this test and no other; in the guest, run the closure.
 
+mod copies;
 mod initramfs;
 mod machine;
 
 use crate::guest::{self, Guest};
-use machine::{Machine, Report};
+use copies::Booted;
+use machine::{Machine, Report, Start};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Runs `body` in a machine of its own with the defaults of [`Scenario`]. To be called by the `#[test]` itself.
@@ -35,6 +38,9 @@ impl Kernel {
     }
 }
 
+/// In MiB.
+const USUAL_MEMORY: u32 = 1024;
+
 /// A machine other than the usual one.
 #[derive(Debug)]
 pub struct Scenario {
@@ -54,7 +60,7 @@ impl Scenario {
             narrated: false,
             debian: false,
             acpi_tables: vec![],
-            memory: 1024,
+            memory: USUAL_MEMORY,
         }
     }
 
@@ -118,9 +124,12 @@ impl Scenario {
         }
         let file = test.replace("::", ".");
         let log = in_directory(&vm.join("logs"), &format!("{file}.log"))?;
-        let image = in_directory(&vm.join("run"), &format!("{file}.cpio"))?;
-        initramfs::build(&kernel.join("initramfs.cpio"), &image)
-            .map_err(|error| format!("cannot make the guest's file system {}: {error}", image.display()))?;
+        let copy = if self.is_usual() { Some(self.copy(&vm)?) } else { None };
+        let image = match &copy {
+            Some(copy) => copy.initramfs(),
+            None => self.build_initramfs(&vm, &file)?,
+        };
+        let state = copy.as_ref().map(|copy| copy.state());
         let mut acpi_tables = vec![];
         for (number, table) in self.acpi_tables.iter().enumerate() {
             let path = in_directory(&vm.join("run"), &format!("{file}.acpi{number}"))?;
@@ -132,19 +141,64 @@ impl Scenario {
             initramfs: &image,
             disk: self.debian.then_some(&disk),
             acpi_tables: &acpi_tables,
-            scenario: test,
+            start: match &state {
+                Some(state) => Start::From { state, scenario: test },
+                None => Start::Scenario(test),
+            },
             memory: self.memory,
             limit: self.limit,
             log: &log,
             narrated: self.narrated,
         };
         let report = machine.run();
-        for path in acpi_tables.iter().chain([&image]) {
+        for path in acpi_tables.iter().chain(copy.is_none().then_some(&image)) {
             let _ = fs::remove_file(path);
         }
         let report =
             report.map_err(|error| format!("cannot run QEMU: {error}; tests/setup installs what is missing"))?;
         self.judge(test, &report).map_err(|why| format!("{why}\nThe guest's log is {}", log.display()))
+    }
+
+    /// Whether many other scenarios have the same machine.
+    fn is_usual(&self) -> bool {
+        !self.narrated && !self.debian && self.acpi_tables.is_empty() && self.memory == USUAL_MEMORY
+    }
+
+    /// The machine of this kernel, as far as it comes before it needs to know its scenario.
+    fn copy(&self, vm: &Path) -> Result<Arc<Booted>, String> {
+        let name = self.kernel.name();
+        let directory = in_directory(&vm.join("run"), "")?;
+        copies::get(name, &directory, |image, state| {
+            let log = in_directory(&vm.join("logs"), &format!("copied.{name}.log"))?;
+            initramfs::build(&vm.join(name).join("initramfs.cpio"), image)
+                .map_err(|error| format!("cannot make the guest's file system {}: {error}", image.display()))?;
+            // The name of a socket has to be short.
+            let monitor = std::env::temp_dir().join(format!("stas-monitor-{}-{name}", std::process::id()));
+            let machine = Machine {
+                kernel: &vm.join(name).join("vmlinux"),
+                initramfs: image,
+                disk: None,
+                acpi_tables: &[],
+                start: Start::Copied { monitor: &monitor, state },
+                memory: self.memory,
+                limit: self.limit,
+                log: &log,
+                narrated: true,
+            };
+            let report = machine.run();
+            let _ = fs::remove_file(monitor);
+            let report =
+                report.map_err(|error| format!("cannot run QEMU: {error}; tests/setup installs what is missing"))?;
+            let why = || format!("the machine to be copied did not get there; its log is {}", log.display());
+            if state.exists() { Ok(()) } else { Err(format!("{}\n{}", why(), report.emulator)) }
+        })
+    }
+
+    fn build_initramfs(&self, vm: &Path, file: &str) -> Result<PathBuf, String> {
+        let image = in_directory(&vm.join("run"), &format!("{file}.cpio"))?;
+        initramfs::build(&vm.join(self.kernel.name()).join("initramfs.cpio"), &image)
+            .map_err(|error| format!("cannot make the guest's file system {}: {error}", image.display()))?;
+        Ok(image)
     }
 
     fn judge(&self, test: &str, report: &Report) -> Result<(), String> {
