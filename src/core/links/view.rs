@@ -43,6 +43,11 @@ impl Links {
         self.links.get(id).is_some_and(|link| matches!(link.state, State::Live { .. }))
     }
 
+    /// What the kernel is asked to connect now.
+    pub fn connecting(&self) -> impl Iterator<Item = &LinkId> {
+        self.connecting.values()
+    }
+
     /// The kernel controller that serves a link, or did until we began to disconnect it.
     pub fn device_of(&self, id: &LinkId) -> Option<&Device> {
         self.devices.get(self.links.get(id)?.state.device()?)

@@ -16,11 +16,15 @@ impl Daemon {
             return Some(Ended::Stopped);
         }
         let is_idle = !self.firmware.asks() && !self.settings.names_any() && !Path::new(FC_DISCOVERY).exists();
-        let goal = self.goal.as_mut()?;
+        self.goal.as_ref()?;
         if is_idle {
             log::info!("neither a boot table of the firmware nor the configuration names anything to connect");
             return Some(Ended::NothingToDo);
         }
+        if self.will_hear_of_a_connection() {
+            return None;
+        }
+        let goal = self.goal.as_mut()?;
         let links = self.machine.links();
         let firmware = &self.firmware;
         let subsystems = || match firmware.subsystems() {
@@ -32,6 +36,17 @@ impl Daemon {
             self.explain_delay();
         }
         Some(ended)
+    }
+
+    /// Whether the kernel has connected what it is about to tell us of. That is to be noted as the firmware's before the boot goes
+    /// on: the disk may be there before that.
+    fn will_hear_of_a_connection(&self) -> bool {
+        let mut connecting = self.machine.links().connecting().peekable();
+        if connecting.peek().is_none() {
+            return false;
+        }
+        let there = self.sysfs.controllers().unwrap_or_default();
+        connecting.any(|id| there.iter().any(|device| device.serves(&id.tid, id.kind)))
     }
 
     /// What keeps what is wanted from being connected, a line for each.
