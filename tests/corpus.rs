@@ -1,9 +1,10 @@
 //! The fuzz targets' corpora, without a fuzzer: every committed file goes through its target.
 //!
-//! The seeds among them are made here, so that each can be understood. `STAS_WRITE_SEEDS=1 cargo test --test corpus` writes them.
+//! Those of bytes are made here, so that each can be understood: `STAS_WRITE_SEEDS=1 cargo test --test corpus` writes them. Those
+//! of text can be read as they are.
 #![allow(clippy::unwrap_used)]
 
-#[path = "../fuzz/entry.rs"]
+#[path = "../fuzz/entry/mod.rs"]
 mod entry;
 
 #[path = "build/nbft.rs"]
@@ -12,6 +13,18 @@ mod tables;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use stas::bus::message::{self, Message};
+use stas::core::Legacy;
+use stas::core::device::ControllerKind;
+use stas::core::links::LinkId;
+use stas::core::terms::Terms;
+use stas::core::tid::{DISCOVERY_NQN, Spelling, Transport, TransportId};
+use stas::daemon::state_file::StateFile;
+use stas::helper::message::{Capabilities, ConnectRequest, Failure, Reply, Request};
+use stas::helper::packet::encode;
 
 type Seeds = BTreeMap<&'static str, Vec<u8>>;
 
@@ -106,6 +119,49 @@ fn sources() {
     for finding in sources_seeds().values().flat_map(|seed| entry::findings_of_sources(seed)) {
         assert!(!finding.contains("hunter2"), "a key is repeated: {finding}");
     }
+}
+
+#[test]
+fn txt() {
+    run("txt", Seeds::new(), entry::txt);
+}
+
+#[test]
+fn calls() {
+    run("calls", calls_seeds(), entry::calls);
+    assert_eq!(entry::calls_answered(&calls_seeds()["one-after-the-other"]), 6);
+}
+
+#[test]
+fn finder() {
+    run("finder", Seeds::new(), entry::finder);
+    for (name, connects) in [("ours", 2), ("nvme-stas", 2), ("moves", 1), ("nonsense", 0)] {
+        assert_eq!(entry::finder_connects(&fs::read(corpus("finder").join(name)).unwrap()), connects, "{name}");
+    }
+}
+
+#[test]
+fn settings() {
+    run("settings", Seeds::new(), entry::settings);
+    let shipped = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("etc/stas");
+    for file in fs::read_dir(shipped).unwrap() {
+        entry::settings(&fs::read(file.unwrap().path()).unwrap());
+    }
+}
+
+#[test]
+fn host() {
+    run("host", Seeds::new(), entry::host);
+}
+
+#[test]
+fn state() {
+    run("state", state_seeds(), entry::state);
+}
+
+#[test]
+fn helper() {
+    run("helper", helper_seeds(), entry::helper);
 }
 
 fn header(genctr: u64, numrec: u64, recfmt: u16) -> Vec<u8> {
@@ -401,5 +457,95 @@ fn avahi_seeds() -> Seeds {
         ("switched-off", resolved(&format!("{found}want|0\nwant|1\nmade|1\nmade|2\n"))),
         ("early", early.into_bytes()),
         ("raw", b"made|0\nowner|1\nraw|l\x04\0\x01\0\0\0\0\x01\0\0\0\0\0\0\0".to_vec()),
+    ])
+}
+
+fn calls_seeds() -> Seeds {
+    let call = |role: &str, interface: &str, member: &str| {
+        let name = format!("org.nvmexpress.{role}");
+        message::call(&name, &format!("/org/nvmexpress/{role}"), &interface.replace('*', &name), member)
+    };
+    let frame = |message: &Message| message::encode(message, 7).unwrap();
+    let mut list = call("stac", "*", "list_controllers");
+    list.body.push_param(true).unwrap();
+    let mut pages = call("staf", "*", "get_log_pages");
+    pages.body.push_params(&["tcp", "192.0.2.1", "8009", "nqn.d", "", "eth0", "nqn.h"]).unwrap();
+    let mut get = call("staf", "org.freedesktop.DBus.Properties", "Get");
+    get.body.push_params(&["org.nvmexpress.staf.debug", "tron"]).unwrap();
+    let mut set = call("staf", "org.freedesktop.DBus.Properties", "Set");
+    set.body.push_params(&["org.nvmexpress.staf.debug", "tron"]).unwrap();
+    set.body.push_variant(true).unwrap();
+    let info = call("staf", "*.debug", "process_info");
+    let introspect = call("stac", "org.freedesktop.DBus.Introspectable", "Introspect");
+    let ping = call("stac", "org.freedesktop.DBus.Peer", "Ping");
+    let all = [&list, &pages, &get, &set, &info, &introspect, &ping].map(frame).concat();
+    let mut owner = list.dynheader.make_response();
+    owner.dynheader.response_serial = Some(1);
+    owner.body.push_param(":1.7").unwrap();
+    Seeds::from([
+        ("list-controllers", frame(&list)),
+        ("get-log-pages", frame(&pages)),
+        ("set-tron", frame(&set)),
+        ("one-after-the-other", all),
+        ("answer", frame(&owner)),
+        ("handshake", b"\0AUTH EXTERNAL 31303030\r\nNEGOTIATE_UNIX_FD\r\nBEGIN\r\n".to_vec()),
+        ("handshake-without-identity", b"\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n".to_vec()),
+        ("handshake-refused", b"\0AUTH ANONYMOUS\r\nAUTH EXTERNAL 30\r\nCANCEL\r\n".to_vec()),
+    ])
+}
+
+fn state_seeds() -> Seeds {
+    let tid = |traddr, trsvcid, subsysnqn| {
+        let spelling = Spelling { traddr, trsvcid, subsysnqn, host_iface: "eth0", ..Spelling::default() };
+        Rc::new(TransportId::new(Transport::Tcp, spelling))
+    };
+    let [one, other] = ["192.0.2.1", "fe80::2%eth0"].map(|traddr| tid(traddr, "8009", DISCOVERY_NQN));
+    let path = Legacy {
+        id: LinkId { kind: ControllerKind::Io, tid: tid("192.0.2.9", "4420", "nqn.a") },
+        ours: true,
+        sources: vec![one.clone(), other.clone()],
+        terms: Terms { needs_tls: true, ..Terms::default() },
+        unseen: None,
+    };
+    let controller = |tid: &Rc<TransportId>, unseen| Legacy {
+        id: LinkId { kind: ControllerKind::Discovery, tid: tid.clone() },
+        ours: unseen == Some(Duration::ZERO),
+        sources: Vec::new(),
+        terms: Terms::default(),
+        unseen,
+    };
+    let referral = Legacy { sources: vec![one.clone()], ..controller(&other, None) };
+    let write = |legacy: &[Legacy]| StateFile::new(&PathBuf::new()).write(legacy).into_bytes();
+    Seeds::from([
+        ("nothing", write(&[])),
+        ("listed", write(&[path.clone(), referral])),
+        ("announced", write(&[path, controller(&one, Some(Duration::ZERO))])),
+    ])
+}
+
+fn helper_seeds() -> Seeds {
+    let connect = ConnectRequest {
+        nqn: "nqn.a".to_owned(),
+        transport: "tcp".to_owned(),
+        traddr: "192.0.2.9".to_owned(),
+        trsvcid: "4420".to_owned(),
+        hostnqn: "nqn.h".to_owned(),
+        keep_alive_tmo: Some(30),
+        ctrl_loss_tmo: Some(-1),
+        tls: true,
+        dhchap_secret: "hunter2".to_owned(),
+        ..ConnectRequest::default()
+    };
+    let smuggled = ConnectRequest { traddr: "192.0.2.9,hostnqn=x".to_owned(), ..connect.clone() };
+    let request = |request| encode(1, &Request::Connect(Box::new(request))).unwrap();
+    let reply = |reply: &Reply| encode(1, reply).unwrap();
+    Seeds::from([
+        ("connect", request(connect)),
+        ("smuggled", request(smuggled)),
+        ("resolve", encode(2, &Request::Resolve("array".to_owned())).unwrap()),
+        ("connected", reply(&Reply::Connected { instance: 3, cntlid: 17 })),
+        ("capabilities", reply(&Reply::Capabilities(Capabilities { notices: true, pleo: Some(false) }))),
+        ("log-page", reply(&Reply::LogPage { bytes: u64::MAX })),
+        ("failed", reply(&Reply::Failed(Failure::InUse("/dev/nvme1n1 is mounted on /data".to_owned())))),
     ])
 }

@@ -1,7 +1,3 @@
 #![no_main]
 
-#[path = "../entry.rs"]
-#[allow(dead_code)]
-mod entry;
-
-libfuzzer_sys::fuzz_target!(|data: &[u8]| entry::nbft(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| stas_fuzz::nbft(data));

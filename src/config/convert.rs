@@ -27,7 +27,11 @@ pub fn to_toml(path: &Path) -> Result<(String, Vec<Finding>), String> {
     convert(&contents.text, path).map_err(at)
 }
 
-fn convert(text: &str, path: &Path) -> Result<(String, Vec<Finding>), String> {
+/// The same of the text of one; `path` is for messages.
+///
+/// # Errors
+/// It is not for nvme-stas.
+pub fn convert(text: &str, path: &Path) -> Result<(String, Vec<Finding>), String> {
     if Syntax::of(text) == Syntax::Toml {
         return Err("is no file for nvme-stas: none of its sections is in it".to_owned());
     }

@@ -39,7 +39,11 @@ pub fn edit_identity(path: &Path, key: &str, value: Option<&str>) -> Result<(), 
     }
 }
 
-fn edit(text: &str, path: &Path, key: &str, value: Option<&str>) -> Result<String, String> {
+/// The same to the text of one; `path` is for messages.
+///
+/// # Errors
+/// One line: it is broken, or cannot be changed without harm.
+pub fn edit(text: &str, path: &Path, key: &str, value: Option<&str>) -> Result<String, String> {
     let read = |text: &str| match parse_identity(text, path) {
         Ok(loaded) => Ok(loaded.settings),
         Err(findings) => Err(findings.first().map(ToString::to_string).unwrap_or_default()),

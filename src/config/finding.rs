@@ -97,7 +97,7 @@ impl<'a> Report<'a> {
             self.surplus += 1;
             return;
         }
-        let key = (!key.is_empty()).then(|| key.to_owned());
+        let key = (!key.is_empty()).then(|| name(key));
         self.findings.push(Finding { path: self.path.to_owned(), line, key, severity, message });
     }
 
@@ -136,9 +136,26 @@ pub(super) fn quoted(text: &str) -> String {
     format!("{start:?}")
 }
 
+/// A key as a file has it, which may be anything, fit for a log line.
+fn name(key: &str) -> String {
+    let is_secret = |prefix: &&str| key.to_ascii_lowercase().contains(&prefix.to_ascii_lowercase());
+    if SECRET_PREFIXES.iter().any(is_secret) {
+        return "a secret (not shown)".to_owned();
+    }
+    key.chars().take(QUOTE_MAX).map(|char| if char.is_control() { '?' } else { char }).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_is_shown_without_what_would_spoil_the_log() {
+        assert_eq!(name("hdr-digest"), "hdr-digest");
+        assert_eq!(name("a\0\x1b[2Jb"), "a??[2Jb");
+        assert_eq!(name(&"k".repeat(1000)).len(), QUOTE_MAX);
+        assert_eq!(name("dhhc-1:00:hunter2"), "a secret (not shown)");
+    }
 
     #[test]
     fn displayed_with_file_line_and_key() {

@@ -32,15 +32,15 @@ mod value;
 use std::io;
 use std::path::Path;
 
-pub use convert::to_toml;
-pub use edit::{edit_identity, replace_file};
+pub use convert::{convert, to_toml};
+pub use edit::{edit, edit_identity, replace_file};
 pub use exclusions::{EXCLUSIONS, drop_ins, load_exclusions, parse_exclusions};
 pub use finding::{Finding, Loaded, Severity};
 pub use generate::{Origin, host_uuid, uuid_of_hash};
 pub use identity::{IdentitySources, check_id, check_symname, load_identity, parse_identity, present_identity};
 pub use sources::parse_source;
 
-pub use secret::read_key;
+pub use secret::{parse_dhchap, read_key};
 
 use crate::core::host::HostIds;
 use assemble::Daemon;

@@ -39,7 +39,10 @@ pub fn read_key(path: &Path) -> Result<Secret, String> {
 
 /// Checks `DHHC-1:hh:BASE64:`, where `hh` is 00 (no transformation), 01, 02 or 03 (SHA-256, 384, 512) and the Base64 part
 /// is a key of 32, 48 or 64 bytes followed by its CRC-32, little endian. As in the kernel, `hh` does not fix the length.
-pub(super) fn parse_dhchap(text: &str) -> Result<Secret, String> {
+///
+/// # Errors
+/// What is wrong with it, in words that hold no part of it.
+pub fn parse_dhchap(text: &str) -> Result<Secret, String> {
     let malformed = |what: &str| Err(format!("the secret is malformed: {what}"));
     let Some(rest) = text.strip_prefix("DHHC-1:") else {
         return malformed("it does not begin with DHHC-1:");

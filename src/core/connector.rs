@@ -240,7 +240,6 @@ impl Connector {
         self.ledger.terms(path).unwrap_or_default()
     }
 
-    #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.configured.is_empty()
             && self.succession.is_empty()

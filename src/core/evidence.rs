@@ -214,7 +214,6 @@ impl Ledger {
     }
 
     /// Every discovery controller that lists anything.
-    #[cfg(test)]
     pub fn sources(&self) -> impl Iterator<Item = &Rc<TransportId>> {
         self.by_source.keys()
     }

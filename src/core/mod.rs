@@ -40,6 +40,10 @@ pub mod tid;
 
 #[cfg(test)]
 mod tests;
+/// The fuzzer leads the walks through the state machines, too.
+#[cfg(all(fuzzing, not(test)))]
+#[allow(unused)]
+pub mod tests;
 
 pub use action::{Action, Change, Ticket};
 pub use event::{Event, Report};

@@ -306,7 +306,6 @@ impl Names {
         self.actions.pop_front()
     }
 
-    #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.names.is_empty() && self.controllers.is_empty() && self.by_address.is_empty() && self.deadline().is_none()
     }

@@ -71,7 +71,6 @@ impl Succession {
         self.dropped.get(one).is_some_and(|awaited| !awaited.is_empty())
     }
 
-    #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.dropped.is_empty()
     }

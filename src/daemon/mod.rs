@@ -19,10 +19,10 @@ mod notify;
 pub mod options;
 mod probe;
 mod publish;
-mod reports;
+pub mod reports;
 mod requests;
 mod settings;
-mod state_file;
+pub mod state_file;
 mod udev;
 mod uses;
 

@@ -157,7 +157,7 @@ impl StateFile {
 
 impl StateFile {
     /// [`Contents`] as JSON. Both lists are in the order of their ids.
-    fn write(&mut self, legacy: &[Legacy]) -> String {
+    pub fn write(&mut self, legacy: &[Legacy]) -> String {
         let mut before = std::mem::take(&mut self.lines).into_iter().peekable();
         let mut text = format!("{{\"version\":{VERSION},\"connections\":[");
         for (index, legacy) in legacy.iter().enumerate() {
@@ -179,7 +179,15 @@ fn read(path: &Path) -> io::Result<Vec<Legacy>> {
     if fs::metadata(path)?.len() > SIZE_MAX {
         return Err(invalid("too large"));
     }
-    let contents: Contents = serde_json::from_slice(&fs::read(path)?)?;
+    parse(&fs::read(path)?)
+}
+
+/// What such a file says.
+///
+/// # Errors
+/// It makes no sense: nothing of it can be used.
+pub fn parse(bytes: &[u8]) -> io::Result<Vec<Legacy>> {
+    let contents: Contents = serde_json::from_slice(bytes)?;
     if contents.version != VERSION {
         return Err(invalid("written by another version"));
     }

@@ -20,11 +20,11 @@
 mod call;
 mod memory;
 pub mod message;
-mod packet;
+pub mod packet;
 mod page;
 mod process;
 mod registration;
-mod resolve;
+pub mod resolve;
 
 use std::collections::VecDeque;
 use std::io;

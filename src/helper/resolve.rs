@@ -40,7 +40,7 @@ pub fn resolve(name: &str) -> Result<Vec<String>, Failure> {
 }
 
 /// What hosts(5) says of a name.
-fn addresses_in(hosts: &str, name: &str) -> Vec<String> {
+pub fn addresses_in(hosts: &str, name: &str) -> Vec<String> {
     let name = name.strip_suffix('.').unwrap_or(name);
     let mut addresses = Vec::new();
     for line in hosts.lines() {
@@ -55,18 +55,21 @@ fn addresses_in(hosts: &str, name: &str) -> Vec<String> {
     addresses
 }
 
+/// What resolv.conf(5) says, within its limits.
 #[derive(Debug, PartialEq, Eq)]
-struct ResolvConf {
-    servers: Vec<SocketAddr>,
-    search: Vec<String>,
+pub struct ResolvConf {
+    /// At least one.
+    pub servers: Vec<SocketAddr>,
+    pub search: Vec<String>,
     /// A name with fewer dots is looked for in the search domains first.
-    ndots: usize,
-    timeout: Duration,
-    attempts: u32,
+    pub ndots: usize,
+    pub timeout: Duration,
+    pub attempts: u32,
 }
 
 impl ResolvConf {
-    fn parse(text: &str, port: u16) -> ResolvConf {
+    /// `port`: where the name servers listen.
+    pub fn parse(text: &str, port: u16) -> ResolvConf {
         let mut conf = ResolvConf {
             servers: Vec::new(),
             search: Vec::new(),

@@ -153,16 +153,7 @@ impl Host {
     /// Where a block device is mounted. Some file systems show a device number of their own, so the name counts as well.
     fn mount_of(&self, name: &str, number: &str) -> io::Result<Option<String>> {
         let mounts = fs::read(self.proc.join("self/mountinfo"))?;
-        let mounts = String::from_utf8_lossy(&mounts);
-        let source = format!("/dev/{name}");
-        // proc(5): id, parent, major:minor, root, mount point, options, optional fields, "-", type, source, ….
-        let place = |line: &str| {
-            let mut words = line.split(' ').skip(2);
-            let (number_of_mount, place) = (words.next()?, words.nth(1)?);
-            let source_of_mount = words.skip_while(|word| *word != "-").nth(2)?;
-            (number_of_mount == number || source_of_mount == source).then(|| unescape(place))
-        };
-        Ok(mounts.lines().find_map(place))
+        Ok(place_of(&String::from_utf8_lossy(&mounts), name, number))
     }
 
     fn is_swap(&self, name: &str) -> io::Result<bool> {
@@ -269,6 +260,19 @@ fn read(path: &Path) -> io::Result<Option<String>> {
 fn is_gone(error: &io::Error) -> bool {
     let gone = [Errno::ENOENT, Errno::ENODEV, Errno::ENXIO, Errno::ENOTDIR].map(|errno| errno as i32);
     error.raw_os_error().is_some_and(|errno| gone.contains(&errno))
+}
+
+/// Where proc(5)'s `mountinfo` has a device mounted: each line has id, parent, major:minor, root, mount point, options, optional
+/// fields, "-", type, source, ….
+pub fn place_of(mounts: &str, name: &str, number: &str) -> Option<String> {
+    let source = format!("/dev/{name}");
+    let place = |line: &str| {
+        let mut words = line.split(' ').skip(2);
+        let (number_of_mount, place) = (words.next()?, words.nth(1)?);
+        let source_of_mount = words.skip_while(|word| *word != "-").nth(2)?;
+        (number_of_mount == number || source_of_mount == source).then(|| unescape(place))
+    };
+    mounts.lines().find_map(place)
 }
 
 /// Spaces and the like are written `\040`.

@@ -95,9 +95,15 @@ impl Registry {
         let mut bytes = Vec::new();
         let file = File::open(self.root.join(device).join(attribute)).ok()?;
         file.take(ATTRIBUTE_MAX).read_to_end(&mut bytes).ok()?;
-        let text = String::from_utf8_lossy(&bytes);
-        Some(text.trim_end_matches(['\n', '\r']).to_owned()).filter(|text| !text.is_empty())
+        value_of(&bytes)
     }
+}
+
+/// What the file of an attribute says, fit for a log line; nothing if it is empty.
+pub fn value_of(bytes: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(bytes);
+    let text = text.trim_end_matches(['\n', '\r']).replace(char::is_control, "?");
+    Some(text).filter(|text| !text.is_empty())
 }
 
 fn is_device(name: &str) -> bool {

@@ -342,7 +342,6 @@ impl Finder {
         }
     }
 
-    #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.controllers.is_empty()
             && self.in_flight.is_empty()

@@ -240,7 +240,6 @@ impl Portals {
         None
     }
 
-    #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.portals.is_empty() && self.retries.next().is_none()
     }

@@ -146,7 +146,6 @@ impl Links {
     }
 
     /// Whether nothing at all is kept, but what the kernel has.
-    #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.links.is_empty()
             && self.portals.is_empty()

@@ -183,9 +183,13 @@ impl Machine {
         self.links.are_waiting()
     }
 
-    #[cfg(test)]
-    pub(in crate::core) fn names_are_empty(&self) -> bool {
+    /// Whether nothing is kept but the settings and what the kernel has: as it has to be, sooner or later, once nothing is
+    /// wanted any more. For those who test that memory does not grow.
+    pub fn is_empty(&self) -> bool {
         self.names.is_empty()
+            && self.links.is_empty()
+            && self.finder.as_ref().is_none_or(Finder::is_empty)
+            && self.connector.as_ref().is_none_or(Connector::is_empty)
     }
 
     pub fn links(&self) -> &Links {

@@ -19,7 +19,7 @@ mod referrals;
 mod replacing;
 mod session;
 mod terms;
-mod walk;
+pub mod walk;
 mod withdrawal;
 
 use std::collections::BTreeSet;

@@ -1,19 +1,20 @@
-//! Random walks: any event, in any order, nonsense included. [`World`] checks what must hold.
+//! Walks: any event, in any order, nonsense included, as a string of bytes has it. The bytes come from a generator here, and
+//! from the fuzzer in its target `core`. [`World`] checks what must hold.
 
 use super::*;
-use crate::core::finder::{Finder, Origin};
+use crate::core::Report;
+use crate::core::finder::Origin;
 use crate::core::network::NetworkChange;
 use crate::core::page::Contents;
 
-/// xorshift64 (Marsaglia 2003).
-struct Random(u64);
+/// One choice after the other, out of a string of bytes.
+struct Random<'a>(std::slice::Iter<'a, u8>);
 
-impl Random {
+impl Random<'_> {
+    /// Of the first, when there are no bytes any more.
     fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 33) as usize % bound
+        let width = if bound <= 256 { 1 } else { 3 };
+        self.0.by_ref().take(width).fold(0, |value, byte| value << 8 | usize::from(*byte)) % bound
     }
 
     fn one_in(&mut self, bound: usize) -> bool {
@@ -30,12 +31,15 @@ const PATHS: [&str; 5] =
 const REFERRALS: [&str; 5] = [">192.0.2.1", ">192.0.2.2", ">192.0.2.3", ">192.0.2.4", ">nqn.dc1@192.0.2.3"];
 const ERRNOS: [Errno; 5] = [Errno::EIO, Errno::EALREADY, Errno::ETIMEDOUT, Errno::ECONNREFUSED, Errno::ENOKEY];
 
-struct Walk {
+/// Most steps of a walk.
+const STEPS: usize = 200;
+
+struct Walk<'a> {
     world: World,
-    random: Random,
+    random: Random<'a>,
 }
 
-impl Walk {
+impl Walk<'_> {
     fn name(&mut self) -> String {
         format!("nvme{}", self.random.below(8))
     }
@@ -67,6 +71,7 @@ impl Walk {
                 let nqns = *self.random.pick(&lists);
                 self.world.exclude(nqns);
             }
+            7..=8 if self.world.machine.finder().is_none() => self.finder_speaks(),
             1..=3 => self.probe_answered(),
             4..=5 => self.connect_answered(),
             6 => self.disconnect_answered(),
@@ -207,6 +212,29 @@ impl Walk {
         }
     }
 
+    /// The finder is another process.
+    fn finder_speaks(&mut self) {
+        let sources = [DC, "192.0.2.2", "192.0.2.3"].into_iter().filter(|_| self.random.one_in(2));
+        let sources: Vec<_> = sources.collect();
+        let mut report = |source: &str| {
+            let paths = self.some_paths();
+            let referrals = ["192.0.2.2", "192.0.2.3"].into_iter().filter(|_| self.random.one_in(4));
+            Report {
+                source: dc(source).tid,
+                referrals: referrals.map(|traddr| dc(traddr).tid).collect(),
+                testimony: if self.random.one_in(3) { stale(&paths) } else { fresh(&paths) },
+                origin: *self.random.pick(&[Origin::Configured, Origin::Discovered, Origin::Referral]),
+                connected: self.random.one_in(2),
+            }
+        };
+        let reports = sources.into_iter().map(&mut report).collect();
+        self.world.event(match self.random.below(6) {
+            0 => Event::FinderGone,
+            1 => Event::FinderMentions(reports),
+            _ => Event::FinderReports(reports),
+        });
+    }
+
     fn steps_answered(&mut self) {
         let failures = [Failure::Interrupted, Failure::NotReady, Failure::NvmeStatus(6)];
         let failure = if self.random.one_in(2) { Some(self.random.pick(&failures).clone()) } else { None };
@@ -260,14 +288,10 @@ impl Walk {
         connects.chain(disconnects).chain(steps).chain(names).any(|asked| asked == ticket)
     }
 
-    fn finder(&self) -> &Finder {
-        self.world.machine.finder().unwrap()
-    }
-
     /// Wanted is what can be reached from what is configured or announced, by the last good pages: nothing else, and
     /// nothing less, but what is there by another name.
     fn check_roster(&self) {
-        let finder = self.finder();
+        let Some(finder) = self.world.machine.finder() else { return };
         let is_root = |tid: &&Rc<TransportId>| finder.origin(tid) != Some(Origin::Referral);
         let mut reached: BTreeSet<_> = finder.controllers().filter(is_root).cloned().collect();
         let mut frontier = reached.clone();
@@ -290,12 +314,12 @@ impl Walk {
     /// Who was referred to is so after a restart, before anybody has been heard.
     fn check_restart(&self) {
         let before = &self.world;
+        let Some(finder) = before.machine.finder() else { return };
         let devices: Vec<Device> = before.machine.links().devices().cloned().collect();
         let mut after = World::new();
         after.settings = before.settings.clone();
         after.inherit(before.machine.legacy(before.now), devices);
         after.configure();
-        let finder = self.finder();
         // Who is called by a name refers to nobody before the name is resolved; what was listed waits for it.
         if before.settings.discovery.iter().any(|entry| entry.traddr == "array") {
             return;
@@ -315,6 +339,9 @@ impl Walk {
         self.world.settings.exclusions = vec![everything];
         self.world.settings.scope = DisconnectScope::OnlyStasConnections;
         self.world.configure();
+        if self.world.machine.finder().is_none() {
+            self.world.event(Event::FinderReports(Vec::new()));
+        }
         while !self.world.connects.is_empty() {
             self.world.connect_fails(Errno::EIO);
         }
@@ -325,23 +352,56 @@ impl Walk {
         }
         // A portal that held up the host is remembered for a while.
         self.world.pass_secs(600);
-        assert!(self.world.machine.names_are_empty());
         assert!(self.world.machine.links().is_empty(), "{:#?}", self.world.machine.links());
-        assert!(self.world.machine.finder().unwrap().is_empty());
-        assert!(self.world.machine.connector().unwrap().is_empty());
+        assert!(self.world.machine.is_empty(), "{:#?}", self.world.machine);
     }
+}
+
+/// Goes where the bytes lead; the first one says which roles there are.
+pub fn walk(bytes: &[u8]) {
+    let mut random = Random(bytes.iter());
+    let roles = if random.one_in(4) { CONNECTOR } else { BOTH };
+    let mut walk = Walk { world: World::with_roles(roles), random };
+    walk.reload();
+    for _ in 0..STEPS {
+        if walk.random.0.len() == 0 {
+            break;
+        }
+        walk.step();
+        walk.check_roster();
+    }
+    walk.check_restart();
+    walk.wind_up();
+}
+
+/// By xorshift64 (Marsaglia 2003).
+#[cfg(test)]
+fn bytes(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mut byte = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 33) as u8
+    };
+    (0..length).map(|_| byte()).collect()
 }
 
 #[test]
 fn whatever_happens() {
-    for seed in 1..3000u64 {
-        let mut walk = Walk { world: World::new(), random: Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)) };
-        walk.reload();
-        for _ in 0..60 {
-            walk.step();
-            walk.check_roster();
-        }
-        walk.check_restart();
-        walk.wind_up();
+    for seed in 1..3000 {
+        walk(&bytes(seed, 500));
+    }
+}
+
+/// What the fuzzer begins with, and what it has found.
+#[test]
+fn the_corpus() {
+    let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/core");
+    for seed in 1..=4 {
+        assert_eq!(std::fs::read(corpus.join(format!("walk-{seed}"))).unwrap(), bytes(seed, 500));
+    }
+    for file in std::fs::read_dir(corpus).unwrap() {
+        walk(&std::fs::read(file.unwrap().path()).unwrap());
     }
 }
