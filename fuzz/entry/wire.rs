@@ -1,6 +1,6 @@
 //! What other machines, the kernel and the firmware wrote.
 
-use stas::core::nbft::Nbft;
+use stas::core::nbft::{Configured, Nbft};
 use stas::core::page::{Contents, Page, is_nqn};
 use stas::core::tid::{NQN_MAX, Spelling, Transport, TransportId, canonical_address, is_usable_address};
 use stas::helper::message::Failure;
@@ -136,6 +136,13 @@ pub fn rtnetlink(data: &[u8]) {
 
 /// The same; how many messages of interest there were.
 pub fn rtnetlink_messages(data: &[u8]) -> usize {
+    for answer in rtnetlink::dump::answers(data) {
+        if let rtnetlink::dump::Answer::Link(link) = answer {
+            assert!(link.name.len() < data.len() && link.address.len() < data.len());
+        }
+    }
+    let requests: usize = rtnetlink::request::split(data).map(<[u8]>::len).sum();
+    assert!(requests <= data.len(), "more requests than there is room for");
     rtnetlink::messages(data).count()
 }
 
@@ -202,15 +209,19 @@ fn boot_table(data: &[u8]) {
     let paths = asked.paths();
     assert!(paths.len() <= 1024);
     for (at, path) in paths.iter().enumerate() {
-        let id = path.transport_id("eth0", true);
-        assert!(id.subsysnqn().len() <= NQN_MAX && id.host_nqn().len() <= NQN_MAX);
-        assert!(is_usable_address(Transport::Tcp, id.traddr()), "{id}");
-        adds_no_option(id.trsvcid(), id.subsysnqn(), id.traddr());
         // What comes before it has no lower priority, and the second table adds nothing.
         assert!(at == 0 || paths[at - 1].primary || !path.primary);
         assert!(path.namespaces.len() >= 2 || paths.len() == 1024);
     }
-    for (_, _, discovery) in asked.discovery_controllers() {
-        adds_no_option(&discovery.trsvcid.to_string(), &discovery.subsysnqn, &discovery.traddr);
+    let keyless = Configured { finder: None, connector: None, host_key: false };
+    let entries = asked.entries(|_| Some("eth0".to_owned()), keyless);
+    assert!(entries.io.len() <= paths.len());
+    for entry in entries.io.iter().chain(&entries.discovery) {
+        assert!(entry.subsysnqn.len() <= NQN_MAX && entry.host_nqn.len() <= NQN_MAX && entry.options.of_firmware);
+        adds_no_option(&entry.trsvcid, &entry.subsysnqn, &entry.traddr);
     }
+    for entry in &entries.io {
+        assert!(is_usable_address(Transport::Tcp, &entry.traddr), "{entry:?}");
+    }
+    entries.refused.iter().for_each(|why| clean(why));
 }
