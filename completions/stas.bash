@@ -45,7 +45,7 @@ _stas() {
     case $name:$command in
         stafd: | stacd:) words='-f --conf-file -s --syslog --tron --no-wait --idl -v --version -h --help' ;;
         run:) words='--stafd-conf --stacd-conf -s --syslog --tron --no-wait --idl -v --version -h --help' ;;
-        boot:) words='--until --deadline --nbft --stafd-conf --stacd-conf --kmsg --tron -v --version -h --help' ;;
+        boot:) words='--network --until --deadline --nbft --stafd-conf --stacd-conf --kmsg --tron -v --version -h --help' ;;
         stafctl:) words='ls adlp dlp status tron troff watch -o --output -h --help -v --version' ;;
         stacctl:) words='ls status tron troff watch -o --output -h --help -v --version' ;;
         stafctl:dlp)

@@ -41,6 +41,7 @@ for program in stas stafd stacd stafctl stacctl stasadm
     complete -c $program -n '__stas_is run boot' -l stafd-conf -rF -d 'configuration of the finder'
     complete -c $program -n '__stas_is run boot' -l stacd-conf -rF -d 'configuration of the connector'
 
+    complete -c $program -n '__stas_is boot' -l network -d 'set the network interfaces up'
     complete -c $program -n '__stas_is boot' -l until -x -d 'device, NQN or namespace to wait for'
     complete -c $program -n '__stas_is boot' -l deadline -x -d 'how many seconds to wait'
     complete -c $program -n '__stas_is boot' -l nbft -rF -d 'a copy of a table'

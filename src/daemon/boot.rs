@@ -14,6 +14,8 @@ const PATIENCE: u64 = 300;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Boot {
     pub until: Until,
+    /// Set the interfaces up as the firmware had them.
+    pub network: bool,
     /// How long to wait; `None`: for ever.
     pub patience: Option<Duration>,
     /// Copies of tables to use in the place of this machine's.
@@ -29,6 +31,7 @@ pub fn parse(args: &mut Arguments) -> Result<Boot, String> {
     let seconds = seconds.unwrap_or(PATIENCE);
     Ok(Boot {
         until: until.unwrap_or(Until::Any),
+        network: args.contains("--network"),
         patience: (seconds > 0).then(|| Duration::from_secs(seconds)),
         tables: args.values_from_str("--nbft").map_err(|error| error.to_string())?,
         kmsg: args.contains("--kmsg"),
@@ -38,7 +41,7 @@ pub fn parse(args: &mut Arguments) -> Result<Boot, String> {
 pub const HELP: &str = "\
 stas boot - attaches what this machine boots from, in an initramfs
 
-Usage: stas boot [--until WHAT] [--deadline SECONDS] [OPTIONS]
+Usage: stas boot [--network] [--until WHAT] [--deadline SECONDS] [OPTIONS]
 
 Connects what the firmware's boot tables (NBFT) and the configuration ask for,
 each path again and again until it works, and ends as soon as what is waited for
@@ -48,11 +51,14 @@ the kernel modules nvme-tcp and those of the network cards, loaded before or
 meanwhile.
 
 Interfaces are found by MAC address and VLAN. They have to be set up by somebody
-else; how far they are is seen as it happens.
+else; how far they are is seen as it happens. With --network that is done here,
+with what the table says: VLAN, address (that of a DHCP lease too, as it was),
+gateway. A table has no MTU: the interface's own stays.
 
 This host is who the table says. sys.conf may give it a key.
 
 Options:
+      --network           set the network interfaces of the tables up
       --until WHAT        what to wait for: a block device (/dev/...), an NQN, a
                           namespace by UUID, NGUID or EUI-64; UUID=..., LABEL=...
                           and the like of a file system, where udev runs. Default:
@@ -68,7 +74,7 @@ Options:
   -h, --help              print this and exit
 
 Examples:
-  stas boot --until /dev/nvme0n1
+  stas boot --network --until /dev/nvme0n1
   stas boot --until UUID=3c5f5b9e-2f3c-4b3e-9d38-0d6f3c2a5b11 --deadline 120
 
 Exit status: 0 what is waited for is there; 1 could not run, or was stopped;

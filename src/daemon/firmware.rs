@@ -1,20 +1,30 @@
 //! The firmware's boot tables (NBFT): what they ask for is wanted as if it stood in the configuration, once the network
 //! interfaces that they speak of are there.
 //!
-//! The tables do not change while the system runs; interfaces come, and are given other names.
+//! The tables do not change while the system runs; interfaces come, and are given other names. `stas boot --network` makes
+//! them what they are to be: what is to be done is for [`Interface::next_step`] to say, the helper does it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fs;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::time::Instant;
+
+use log::Level;
 
 use crate::config::settings::HostIdentity;
 use crate::core::host::HostIds;
 use crate::core::interface::{Mac, NetworkInterface};
-use crate::core::nbft::{Entries, Interface, Nbft, Obstacle, Reason};
+use crate::core::nbft::{Entries, Interface, Nbft, Obstacle, Reason, Step};
+use crate::daemon::boot::Boot;
+use crate::daemon::requests::LOOK_AGAIN;
 use crate::daemon::settings::Settings;
+use crate::helper::message::Failure;
 use crate::kernel::interfaces;
 use crate::kernel::nbft::{DIRECTORY, read, read_all};
 use crate::wire::nbft::Table;
+
+const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// What makes two HFIs of different tables the same.
 type Key = (Mac, Option<u16>, Option<IpAddr>);
@@ -29,14 +39,26 @@ pub struct Firmware {
     /// The names of the interfaces, of those that could be used at some time.
     names: BTreeMap<Key, String>,
     obstacles: BTreeMap<Key, Obstacle>,
+    /// Of `stas boot --network`.
+    set_up: Option<SetUp>,
     /// What was said already.
     told: BTreeSet<String>,
 }
 
+/// The interfaces that are being set up, by the numbers of their HFIs.
+#[derive(Debug, Default)]
+struct SetUp {
+    under_way: BTreeSet<usize>,
+    /// Steps to be taken.
+    steps: VecDeque<(usize, Step)>,
+    /// When to try again what failed.
+    retry_at: Option<Instant>,
+}
+
 impl Firmware {
-    /// From these copies of tables, or else this machine's tables; says what is wrong with them.
-    pub fn read(files: &[PathBuf], until_ready: bool) -> Firmware {
-        let tables = match files {
+    /// Reads the tables, and says what is wrong with them.
+    pub fn read(boot: Option<&Boot>) -> Firmware {
+        let tables = match boot.map_or(&[][..], |boot| &boot.tables) {
             [] => read_all(Path::new(DIRECTORY)).unwrap_or_else(|error| {
                 log::error!("{DIRECTORY}: cannot be read: {error}; what the firmware asks for is not known");
                 Vec::new()
@@ -58,7 +80,8 @@ impl Firmware {
                 log::warn!("{}: {} is not used: {}", table.name, rejected.what, rejected.why);
             }
         }
-        Firmware { hfis: hfis(&nbft), nbft, until_ready, ..Firmware::default() }
+        let set_up = boot.filter(|boot| boot.network).map(|_| SetUp::default());
+        Firmware { hfis: hfis(&nbft), nbft, until_ready: boot.is_some(), set_up, ..Firmware::default() }
     }
 
     /// Whether the tables ask for anything.
@@ -90,14 +113,17 @@ impl Firmware {
     }
 
     /// Looks for the interfaces. Whether [`Firmware::entries`] has others than before.
-    pub fn look(&mut self) -> bool {
+    pub fn look(&mut self, now: Instant) -> bool {
         if self.hfis.is_empty() {
             return false;
         }
         match interfaces::read() {
-            Ok(interfaces) => self.find(&interfaces),
+            Ok(interfaces) => {
+                self.set_up(now, &interfaces);
+                self.find(&interfaces)
+            }
             Err(refusal) => {
-                self.tell(format!("the network interfaces of this host cannot be read: {refusal}"));
+                self.tell(Level::Error, format!("the network interfaces of this host cannot be read: {refusal}"));
                 false
             }
         }
@@ -117,7 +143,7 @@ impl Firmware {
                     self.names.insert(key(&hfi), interface.name.clone());
                 }
                 Err(obstacle) => {
-                    self.tell(format!("{hfi} of the boot table waits for {obstacle}"));
+                    self.tell(Level::Info, format!("{hfi} of the boot table waits for {obstacle}"));
                     self.obstacles.insert(key(&hfi), obstacle);
                 }
             }
@@ -125,18 +151,66 @@ impl Firmware {
         self.names != before
     }
 
+    /// Finds out what is to be done next for each interface that is to be set up, and that nothing is under way for.
+    fn set_up(&mut self, now: Instant, interfaces: &[NetworkInterface]) {
+        let Some(SetUp { under_way, steps, retry_at }) = &mut self.set_up else {
+            return;
+        };
+        if retry_at.is_some_and(|at| at > now) {
+            return;
+        }
+        *retry_at = None;
+        for (number, hfi) in self.hfis.iter().enumerate().filter(|(number, _)| !under_way.contains(number)) {
+            let step = hfi.next_step(interfaces, &targets(&self.nbft, hfi), number);
+            steps.extend(step.map(|step| (number, step)));
+        }
+        under_way.extend(steps.iter().map(|(number, _)| *number));
+        let told = steps.iter().filter_map(|(number, step)| Some(format!("{}: {step}", self.hfis.get(*number)?)));
+        for text in told.collect::<Vec<_>>() {
+            self.tell(Level::Info, text);
+        }
+    }
+
+    /// A step to be taken now, for the HFI of a number.
+    pub fn poll_step(&mut self) -> Option<(usize, Step)> {
+        self.set_up.as_mut()?.steps.pop_front()
+    }
+
+    /// What became of a step; what is next, [`Firmware::look`] finds out.
+    pub fn network_changed(&mut self, now: Instant, number: usize, outcome: Result<(), Failure>) {
+        let Some(set_up) = &mut self.set_up else {
+            return;
+        };
+        set_up.under_way.remove(&number);
+        match (outcome, self.hfis.get(number)) {
+            (Ok(()), Some(hfi)) => name_servers(hfi),
+            (Err(failure), Some(hfi)) => {
+                set_up.retry_at = now.checked_add(LOOK_AGAIN);
+                let text = format!("{hfi}: that failed: {failure}; trying again every second");
+                self.tell(Level::Error, text);
+            }
+            (_, None) => {}
+        }
+    }
+
+    /// When [`Firmware::look`] wants to be called, if nothing changes before.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.set_up.as_ref()?.retry_at
+    }
+
     /// What is wanted of what the tables ask for; says what must not be connected.
     pub fn entries(&mut self, settings: &Settings) -> Entries {
         let entries = self.nbft.entries(|hfi| self.names.get(&key(hfi)).cloned(), settings.configured());
         for refused in &entries.refused {
-            self.tell(refused.clone());
+            self.tell(Level::Error, refused.clone());
         }
         entries
     }
 
-    fn tell(&mut self, text: String) {
+    /// Says it, the first time.
+    fn tell(&mut self, level: Level, text: String) {
         if !self.told.contains(&text) {
-            log::warn!("{text}");
+            log::log!(level, "{text}");
             self.told.insert(text);
         }
     }
@@ -144,6 +218,27 @@ impl Firmware {
 
 fn key(hfi: &Interface) -> Key {
     (hfi.mac, hfi.vlan, hfi.address)
+}
+
+/// Host names of discovery controllers can be resolved only if there is somebody to ask.
+fn name_servers(hfi: &Interface) {
+    let lines: String = hfi.dns.iter().map(|server| format!("nameserver {server}\n")).collect();
+    if !lines.is_empty()
+        && !Path::new(RESOLV_CONF).exists()
+        && let Err(error) = fs::write(RESOLV_CONF, lines)
+    {
+        log::warn!("{RESOLV_CONF}: cannot be written: {error}; host names will not be resolved");
+    }
+}
+
+/// What is to be reached over an HFI.
+fn targets(nbft: &Nbft, hfi: &Interface) -> BTreeSet<IpAddr> {
+    let paths = nbft.paths();
+    let here = |other: &Interface| key(other) == key(hfi);
+    let subsystems = paths.iter().filter(|path| here(path.interface)).map(|path| path.subsystem.traddr);
+    let discovery = nbft.discovery_controllers().filter(|(_, interface, _)| here(interface));
+    let discovery = discovery.filter_map(|(_, _, discovery)| discovery.traddr.parse().ok());
+    subsystems.chain(discovery).chain(hfi.dns.iter().copied()).collect()
 }
 
 fn hfis(nbft: &Nbft) -> Vec<Interface> {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::kernel::disks::{BLOCK, disks, is_disk, plain};
+use crate::kernel::disks::{BLOCK, disks, is_disk, plain, subsystem_of};
 
 /// The kernel tells of its devices, but nobody tells of the links to them that udev makes.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
@@ -103,10 +103,17 @@ impl Goal {
         Goal { until, started: now, give_up_at, look_at: None }
     }
 
-    /// Whether it is over by now.
-    pub fn judge(&mut self, now: Instant, subsystems: impl FnOnce() -> BTreeSet<String>) -> Option<Ended> {
+    /// Whether it is over by now. `is_reached`: of a subsystem, whether we know a path to it; its disk may be there a moment
+    /// before.
+    pub fn judge(
+        &mut self,
+        now: Instant,
+        subsystems: impl FnOnce() -> BTreeSet<String>,
+        is_reached: impl FnOnce(&str) -> bool,
+    ) -> Option<Ended> {
         let took = now.saturating_duration_since(self.started).as_secs_f32();
-        if let Some(disk) = self.until.met(subsystems) {
+        let is_known = |disk: &PathBuf| subsystem_of(disk).is_none_or(|nqn| is_reached(&nqn));
+        if let Some(disk) = self.until.met(subsystems).filter(is_known) {
             log::info!("{} is there after {took:.1} s: going on", disk.display());
             return Some(Ended::Usable);
         }
@@ -146,11 +153,11 @@ mod tests {
         let start = Instant::now();
         let nothing = BTreeSet::new;
         let mut goal = Goal::new(start, Until::Any, Some(Duration::from_secs(5)));
-        assert_eq!(goal.judge(start, nothing), None);
+        assert_eq!(goal.judge(start, nothing, |_| true), None);
         assert_eq!(goal.deadline(), Some(start + Duration::from_secs(5)));
-        assert_eq!(goal.judge(start + Duration::from_secs(5), nothing), Some(Ended::TooLate));
+        assert_eq!(goal.judge(start + Duration::from_secs(5), nothing, |_| true), Some(Ended::TooLate));
         let mut goal = Goal::new(start, Until::Device("/dev/nonexistent".into()), None);
-        assert_eq!(goal.judge(start, nothing), None);
+        assert_eq!(goal.judge(start, nothing, |_| true), None);
         assert_eq!(goal.deadline(), Some(start + LOOK_AGAIN));
     }
 }

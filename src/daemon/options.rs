@@ -193,14 +193,14 @@ mod tests {
             panic!()
         };
         let boot = options.boot.unwrap();
-        assert_eq!((boot.tables.len(), boot.until), (2, Until::Subsystem("nqn.a".into())));
+        assert_eq!((boot.network, boot.tables.len(), boot.until), (false, 2, Until::Subsystem("nqn.a".into())));
         assert_eq!(boot.patience.unwrap().as_secs(), 7);
         for wrong in ["--until root", "--deadline soon", "--no-wait", "--idl -"] {
             assert!(parse_words(Program::Boot, wrong).is_err(), "{wrong}");
         }
-        let Ok(Request::Serve(options)) = parse_words(Program::Boot, "--deadline 0") else { panic!() };
+        let Ok(Request::Serve(options)) = parse_words(Program::Boot, "--network --deadline 0") else { panic!() };
         let boot = options.boot.unwrap();
-        assert_eq!((boot.patience, boot.until), (None, Until::Any));
+        assert_eq!((boot.network, boot.patience, boot.until), (true, None, Until::Any));
     }
 
     #[test]

@@ -43,6 +43,8 @@ enum Purpose {
     Page(Ticket),
     Resolve(Ticket),
     FcPorts,
+    /// For the HFI of this number.
+    Network(usize),
 }
 
 #[derive(Debug)]
@@ -61,6 +63,15 @@ pub struct Requests {
     looks_in_vain: bool,
     /// Taken in, but not yet turned into events.
     arrived: VecDeque<Arrival>,
+}
+
+/// What a request has come to.
+#[derive(Debug)]
+pub enum Answer {
+    /// For the state machines.
+    Event(Box<Event>),
+    /// A change of the network, for the HFI of that number.
+    Network { hfi: usize, outcome: Result<(), Failure> },
 }
 
 /// What came back for a request.
@@ -165,8 +176,13 @@ impl Requests {
         }
     }
 
+    /// Changes the network for the HFI of a number: [`Answer::Network`] follows.
+    pub fn change_network(&mut self, hfi: usize, requests: Vec<u8>) {
+        self.send(&Request::ChangeNetwork(requests), Purpose::Network(hfi));
+    }
+
     /// Takes in the replies that have arrived. Every uevent that the kernel sent before them must have been handled
-    /// before their events are: call this first, then drain the uevents, then ask [`Requests::poll_event`].
+    /// before their events are: call this first, then drain the uevents, then ask [`Requests::poll_answer`].
     pub fn receive(&mut self) -> io::Result<()> {
         self.helper.flush()?;
         while let Some((id, reply, page)) = self.helper.recv()? {
@@ -180,7 +196,7 @@ impl Requests {
     /// The next event. What sysfs shows of a new controller is looked up only now: had it gone before the uevents were
     /// drained, it is not there; if it goes later, its uevent is still to come. If it cannot be looked up, all replies
     /// wait: a connection of ours that we did not know of would be nobody's. It is noted whose it is.
-    pub fn poll_event(&mut self, now: Instant, sysfs: &Sysfs, claims: &mut Claims) -> Option<Event> {
+    pub fn poll_answer(&mut self, now: Instant, sysfs: &Sysfs, claims: &mut Claims) -> Option<Answer> {
         if self.look_again.is_some_and(|at| at > now) {
             return None;
         }
@@ -197,7 +213,7 @@ impl Requests {
                     if let Some(device) = &device {
                         claims.made(&device.name, owner);
                     }
-                    Some(Event::Connected { ticket, outcome: Ok(device) })
+                    Some(Answer::Event(Box::new(Event::Connected { ticket, outcome: Ok(device) })))
                 }
                 Err(error) => {
                     if !std::mem::replace(&mut self.looks_in_vain, true) {
@@ -210,7 +226,10 @@ impl Requests {
             };
         }
         let Arrival { purpose, reply, page } = arrival;
-        Some(match (purpose, reply, page) {
+        let event = match (purpose, reply, page) {
+            (Purpose::Network(hfi), Reply::NetworkChanged, _) => {
+                return Some(Answer::Network { hfi, outcome: Ok(()) });
+            }
             (Purpose::Options, Reply::Failed(failure), _) => {
                 log::error!(
                     "{FABRICS}: cannot be read: {failure}; nothing can be connected, trying again every minute"
@@ -218,7 +237,7 @@ impl Requests {
                 self.ask_again = now.checked_add(ASK_AGAIN);
                 Event::FabricsReady(self.is_ready())
             }
-            (purpose, Reply::Failed(failure), _) => failed(purpose, failure),
+            (purpose, Reply::Failed(failure), _) => return Some(failed(purpose, failure)),
             (Purpose::Options, Reply::Options(options), _) => {
                 self.options = options;
                 Event::FabricsReady(true)
@@ -233,8 +252,9 @@ impl Requests {
             (Purpose::Resolve(ticket), Reply::Resolved(addresses), _) => {
                 Event::Resolved { ticket, outcome: Ok(addresses) }
             }
-            (purpose, _, _) => failed(purpose, Failure::BadReply),
-        })
+            (purpose, _, _) => return Some(failed(purpose, Failure::BadReply)),
+        };
+        Some(Answer::Event(Box::new(event)))
     }
 
     /// Whether the kernel can be asked to connect.
@@ -317,8 +337,9 @@ impl AsRawFd for Requests {
     }
 }
 
-fn failed(purpose: Purpose, failure: Failure) -> Event {
-    match purpose {
+fn failed(purpose: Purpose, failure: Failure) -> Answer {
+    let event = match purpose {
+        Purpose::Network(hfi) => return Answer::Network { hfi, outcome: Err(failure) },
         Purpose::Options => Event::FabricsReady(false),
         Purpose::FcPorts => {
             if failure != Failure::Gone {
@@ -332,7 +353,8 @@ fn failed(purpose: Purpose, failure: Failure) -> Event {
         Purpose::Inquire(ticket) => Event::Inquired { ticket, outcome: Err(failure) },
         Purpose::Page(ticket) => Event::PageRead { ticket, outcome: Err(failure.to_string()) },
         Purpose::Resolve(ticket) => Event::Resolved { ticket, outcome: Err(failure.to_string()) },
-    }
+    };
+    Answer::Event(Box::new(event))
 }
 
 fn connect_request(

@@ -16,7 +16,7 @@ use crate::core::device::Device;
 use crate::kernel::in_use::Host;
 use crate::kernel::keyring::{self, KeyType};
 use crate::kernel::sysfs::{self, Sysfs};
-use crate::kernel::{admin, fabrics};
+use crate::kernel::{admin, fabrics, interfaces};
 
 /// Longer than any reply or option list.
 const REPLY_MAX: u64 = 4096;
@@ -34,6 +34,9 @@ pub fn perform(request: Request) -> (Reply, Option<OwnedFd>) {
         Request::AskFcPorts => {
             fs::write(sysfs::FC_DISCOVERY, "add").map(|()| (Reply::FcPortsTold, None)).map_err(errno)
         }
+        Request::ChangeNetwork(requests) => interfaces::change(&requests)
+            .map(|()| (Reply::NetworkChanged, None))
+            .map_err(|refusal| Failure::Refused(refusal.to_string())),
         Request::Register(request) => register(&request).map(|reply| (reply, None)),
         Request::Inquire { identity, pleo } => inquire(&identity, pleo).map(|reply| (reply, None)),
         Request::ReadLogPage { identity, port_local } => {

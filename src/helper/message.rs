@@ -33,6 +33,8 @@ pub enum Request {
     Resolve(String),
     /// Have the kernel tell of every port of Fibre Channel targets once more, by uevents that come before the reply.
     AskFcPorts,
+    /// Change the network: a row of requests as in `wire::rtnetlink`. To switch an interface on may take its driver seconds.
+    ChangeNetwork(Vec<u8>),
 }
 
 /// NQN, address and transport are those of the connection.
@@ -137,6 +139,7 @@ pub enum Reply {
     },
     Disconnected,
     FcPortsTold,
+    NetworkChanged,
     /// `false`: the controller does not take registrations.
     Registered(bool),
     Capabilities(Capabilities),
@@ -189,6 +192,8 @@ pub enum Failure {
     NoSuchOption(String),
     /// The connect succeeded, but the kernel's answer could not be understood.
     BadReply,
+    /// The kernel would not, in its own words.
+    Refused(String),
     /// Nobody knows an address of that name, or nobody could be asked.
     Unresolved(String),
     /// The helper could not make a process for the call.
@@ -227,7 +232,9 @@ impl fmt::Display for Failure {
             }
             Failure::BadPage(why) | Failure::Unresolved(why) => f.write_str(why),
             Failure::NotThatController => f.write_str("the kernel uses that device name for another controller by now"),
-            Failure::BadField(why) | Failure::InUse(why) | Failure::NoKey(why) => f.write_str(why),
+            Failure::BadField(why) | Failure::InUse(why) | Failure::NoKey(why) | Failure::Refused(why) => {
+                f.write_str(why)
+            }
             Failure::Tls(errno) => explain_tls(Errno::from_raw(*errno), f),
             Failure::NoSuchOption(option) => write!(f, "this kernel's nvme-fabrics has no option {option}"),
             Failure::BadReply => f.write_str("the kernel's answer could not be understood"),

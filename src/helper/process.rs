@@ -113,6 +113,7 @@ impl Process {
             Request::ReadLogPage { .. } => c"stas-log-page",
             Request::Resolve(_) => c"stas-resolve",
             Request::AskFcPorts => c"stas-fc-ports",
+            Request::ChangeNetwork(_) => c"stas-network",
         });
         let (reply, file) = (self.call)(request);
         let sent = packet::encode(id, &reply)

@@ -32,10 +32,9 @@ pub fn disks(block: &Path) -> Vec<Disk> {
 
 fn disk(path: &Path, name: String) -> Option<Disk> {
     let read = |attribute: &str| fs::read_to_string(path.join(attribute)).unwrap_or_default().trim().to_owned();
-    let has_size = read("size").parse::<u64>().is_ok_and(|sectors| sectors > 0);
     let mut ids: Vec<String> = ["uuid", "nguid", "eui", "wwid"].iter().filter_map(|id| plain(&read(id))).collect();
     ids.dedup();
-    has_size.then(|| Disk { name, subsysnqn: read("device/subsysnqn"), ids })
+    has_size(path).then(|| Disk { name, subsysnqn: read("device/subsysnqn"), ids })
 }
 
 /// `nvme1n2`, but neither `nvme1` nor the `nvme1c3n2` that stands for one path to it.
@@ -57,13 +56,27 @@ pub fn plain(id: &str) -> Option<String> {
 
 /// Whether a path leads to a block device that has a size. Nothing is opened: that may wait for the storage.
 pub fn is_disk(path: &Path) -> bool {
-    let Ok(metadata) = fs::metadata(path) else {
-        return false;
-    };
+    device(path).is_some_and(|device| has_size(&device))
+}
+
+/// The NQN of the subsystem that a block device, or the disk that it is a part of, belongs to.
+pub fn subsystem_of(path: &Path) -> Option<String> {
+    let device = fs::canonicalize(device(path)?).ok()?;
+    let is_disk = |place: &&Path| place.file_name().is_some_and(|name| name.to_str().is_some_and(is_namespace));
+    let disk = device.ancestors().find(is_disk)?;
+    Some(fs::read_to_string(disk.join("device/subsysnqn")).ok()?.trim().to_owned())
+}
+
+/// Where sysfs shows a block device.
+fn device(path: &Path) -> Option<PathBuf> {
+    let metadata = fs::metadata(path).ok().filter(|metadata| metadata.file_type().is_block_device())?;
     let number = metadata.rdev();
-    let size = PathBuf::from(format!("/sys/dev/block/{}:{}/size", major(number), minor(number)));
-    metadata.file_type().is_block_device()
-        && fs::read_to_string(size).is_ok_and(|size| size.trim().parse::<u64>().is_ok_and(|sectors| sectors > 0))
+    Some(PathBuf::from(format!("/sys/dev/block/{}:{}", major(number), minor(number))))
+}
+
+fn has_size(device: &Path) -> bool {
+    let size = fs::read_to_string(device.join("size")).unwrap_or_default();
+    size.trim().parse::<u64>().is_ok_and(|sectors| sectors > 0)
 }
 
 #[cfg(test)]

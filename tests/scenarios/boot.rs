@@ -1,12 +1,15 @@
 //! `stas boot`: a host attaches what its firmware booted it from, and the daemon takes over.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use crate::guest::{Guest, Namespace, Subsystem};
-use crate::nbft::build::{Hfi, Host, Ssns, Table, ip};
+use crate::guest::{Finished, Guest, Namespace, Subsystem};
+use crate::nbft::build::{self, Discovery, Hfi, Host, Ssns, Table, ip};
 use crate::stas::{SOON, STACD_CONF, nqn};
 use crate::vm::Scenario;
+
+const KEY: &str = "DHHC-1:00:MTExMTExMTExMTExMTExMTExMTExMTExMTExMTExMTGxWMnb:";
 
 /// Who the firmware was; not who the files of the guest say.
 const HOSTNQN: &str = "nqn.2026-01.example:booted";
@@ -51,6 +54,15 @@ fn serve(guest: &Guest, namespace: &Namespace, number: u8, subsystem: &Subsystem
     guest.target().tcp_port(&format!("10.98.{number}.2"), 4420).link_in(namespace, subsystem);
 }
 
+fn boot(guest: &Guest, arguments: &[&str]) -> Finished {
+    guest.run("stas", &[&["boot"], arguments].concat())
+}
+
+#[track_caller]
+fn assert_boots(guest: &Guest, arguments: &[&str]) {
+    assert_eq!(boot(guest, arguments).code, Some(0), "{arguments:?}");
+}
+
 /// By source address, the owners of all controllers.
 fn owners(guest: &Guest) -> Vec<(String, String)> {
     let owner = |device: &str| fs::read_to_string(format!("/run/nvme/registry/{device}/owner")).unwrap_or_default();
@@ -86,9 +98,9 @@ fn a_boot_goes_on_by_its_first_path_and_the_daemon_adds_the_second() {
         daemon.wait_log("already connected as", SOON);
         two.plug(true);
         serve(guest, &two, 2, &root);
-        guest.wait_until("the second path is attached", Duration::from_secs(60), || owners(guest).len() == 2);
         let nbft = |address: &str| (address.to_owned(), "nbft".to_owned());
-        assert_eq!(owners(guest), [nbft("10.98.1.1"), nbft("10.98.2.1")]);
+        let both = [nbft("10.98.1.1"), nbft("10.98.2.1")];
+        guest.wait_until("the second path is attached", Duration::from_secs(60), || owners(guest) == both);
         guest.assert_untouched(&booted);
 
         // What the firmware asked for is not taken down, not even when it is excluded: it is only not connected any more.
@@ -101,5 +113,118 @@ fn a_boot_goes_on_by_its_first_path_and_the_daemon_adds_the_second() {
         guest.assert_untouched(&attached);
         assert_eq!(owners(guest).len(), 2);
         assert!(!log.contains("disconnect"), "{log}");
+    });
+}
+
+/// HFI 1: VLAN 100 with a lease, 10.98.1.1, and a path to 10.99.0.1 behind the gateway 10.98.1.2. HFI 2: IPv6, fd00:98::1.
+fn network_table() -> Table {
+    let vlan = Hfi {
+        vlan: 100,
+        mac: mac(1),
+        address: ip("10.98.1.1"),
+        gateway: ip("10.98.1.2"),
+        flags: 1 | 4,
+        dns: [ip("10.98.1.53"), build::NO_ADDRESS],
+        ..Hfi::default()
+    };
+    let v6 = Hfi { index: 2, mac: mac(2), address: ip("fd00:98::1"), prefix: 64, ..Hfi::default() };
+    let ssns = |index: u8, traddr: &str| Ssns {
+        index: index.into(),
+        hfi: index,
+        traddr: ip(traddr),
+        nqn: nqn("root"),
+        ..Ssns::default()
+    };
+    let host = Host { nqn: HOSTNQN.to_owned(), ..Host::default() };
+    Table { host, hfis: vec![vlan, v6], ssns: vec![ssns(1, "10.99.0.1"), ssns(2, "fd00:98::2")], ..Table::default() }
+}
+
+#[test]
+fn a_boot_sets_up_the_network_of_the_table_and_waits_for_what_it_is_told() {
+    Scenario::new().acpi_table(network_table().bytes()).run(|guest| {
+        let [one, two] = [1, 2].map(|number| cable(guest, number));
+        one.run("ip", &["link", "add", "link", "uplink", "name", "tagged", "type", "vlan", "id", "100"]).ok();
+        one.run("ip", &["address", "flush", "dev", "uplink"]).ok();
+        one.run("ip", &["address", "add", "10.98.1.2/24", "dev", "tagged"]).ok();
+        one.run("ip", &["address", "add", "10.99.0.1/32", "dev", "lo"]).ok();
+        one.run("ip", &["link", "set", "tagged", "up"]).ok();
+        two.run("ip", &["address", "add", "fd00:98::2/64", "dev", "uplink", "nodad"]).ok();
+        let root = guest.target().subsystem(&nqn("root"));
+        guest.target().tcp_port("10.99.0.1", 4420).link_in(&one, &root);
+        guest.target().tcp_port("fd00:98::2", 4420).link_in(&two, &root);
+
+        assert_boots(guest, &["--network"]);
+        // The other path may not be there yet. Who waits for more gets it, too.
+        let expected = [("10.98.1.1", "nbft"), ("fd00:98::1", "nbft")].map(|(a, b)| (a.to_owned(), b.to_owned()));
+        let patient = guest.spawn("stas", &["boot", "--network", "--until", &nqn("absent"), "--deadline", "0"]);
+        guest.wait_until("both paths are attached", SOON, || owners(guest) == expected);
+        let stopped = patient.terminate();
+        assert!(stopped.status.code() == Some(1) && stopped.log.contains("stopped before"), "{}", stopped.log);
+        let late = boot(guest, &["--until", &nqn("absent"), "--deadline", "1"]);
+        assert_eq!(late.code, Some(4));
+        for reason in [
+            "of waiting for a disk of nqn.2026-01.example:absent",
+            "tcp 10.99.0.1:4420 via san1.100 nqn.2026-01.example:root: connected as nvme",
+            "tcp [fd00:98::2]:4420 via san2 from fd00:98::1 nqn.2026-01.example:root: connected as nvme",
+        ] {
+            assert!(late.stderr.contains(reason), "{reason}\n{}", late.stderr);
+        }
+        let route = guest.run("ip", &["route", "show", "10.99.0.1"]).ok();
+        assert!(route.contains("via 10.98.1.2 dev san1.100") && route.contains("metric 20000"), "{route}");
+        assert_eq!(guest.run("ip", &["route", "show", "default"]).ok(), "", "the firmware had none there");
+        assert_eq!(fs::read_to_string("/etc/resolv.conf").unwrap(), "nameserver 10.98.1.53\n");
+
+        // What is there already ends the wait at once, by whatever name.
+        let uuid = fs::read_to_string("/sys/block/nvme0n1/uuid").unwrap();
+        for until in ["/dev/nvme0n1", &root.nqn, uuid.trim()] {
+            assert_boots(guest, &["--until", until]);
+        }
+        assert_eq!(boot(guest, &["--until", "/dev/disk/by-label/root", "--deadline", "1"]).code, Some(4));
+        assert_eq!(boot(guest, &["--until", "root"]).code, Some(2));
+        guest.write(STACD_CONF, "kato = \"long\"\n");
+        assert_eq!(boot(guest, &[]).code, Some(1));
+        fs::remove_file(STACD_CONF).unwrap();
+    });
+}
+
+#[test]
+fn a_boot_without_a_table_has_nothing_to_do_and_one_without_a_key_is_refused() {
+    Scenario::new().run(|guest| {
+        let none = boot(guest, &[]);
+        assert!(none.code == Some(3) && none.stderr.contains("names anything to connect"), "{}", none.stderr);
+
+        let san = cable(guest, 1);
+        set_up(guest, 1);
+        let host = guest.target().host(HOSTNQN);
+        host.set("dhchap_key", KEY);
+        let root = guest.target().subsystem(&nqn("root"));
+        root.allow(&host);
+        serve(guest, &san, 1, &root);
+        let mut table = two_paths("root");
+        table.ssns.truncate(1);
+        table.ssns[0].security = 1;
+        table.security = vec![build::Security { flags: 1 | 4, ..build::Security::default() }];
+        fs::write("/secured", table.bytes()).unwrap();
+        let refused = boot(guest, &["--nbft", "/secured", "--deadline", "2"]);
+        let why = "10.98.1.2 port 4420 nqn.2026-01.example:root is not connected: the firmware's table requires";
+        assert!(refused.code == Some(4) && refused.stderr.contains(why), "{}", refused.stderr);
+        assert!(guest.controllers().is_empty());
+        guest.write("/etc/nvme/hostkey", KEY);
+        fs::set_permissions("/etc/nvme/hostkey", Permissions::from_mode(0o600)).unwrap();
+        assert_boots(guest, &["--nbft", "/secured"]);
+        assert_eq!(guest.block_devices().len(), 1);
+
+        // A table may know no more than who knows the rest. This host's own files are not needed for it.
+        let other = guest.target().subsystem(&nqn("other"));
+        guest.target().tcp_port("10.98.1.2", 8009).link_in(&san, &other);
+        table.ssns.clear();
+        table.security.clear();
+        let uri = "nvme+tcp://10.98.1.2:8009/".to_owned();
+        table.discovery = vec![Discovery { uri, ..Discovery::default() }];
+        fs::write("/discovery", table.bytes()).unwrap();
+        fs::remove_dir_all("/etc/nvme").unwrap();
+        assert_boots(guest, &["--nbft", "/discovery", "--kmsg"]);
+        assert_eq!(owners(guest), vec![("10.98.1.1".to_owned(), "nbft".to_owned()); 2]);
+        assert!(guest.run("dmesg", &[]).ok().contains("stas boot: /dev/nvme2n1 is there"));
     });
 }

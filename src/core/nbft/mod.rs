@@ -21,6 +21,7 @@
 mod build;
 mod entries;
 mod place;
+mod set_up;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -29,6 +30,7 @@ use serde::{Serialize, Serializer};
 
 pub use entries::{Configured, Entries};
 pub use place::Obstacle;
+pub use set_up::Step;
 
 use crate::core::interface::Mac;
 use crate::wire::nbft as wire;

@@ -53,10 +53,13 @@ impl Daemon {
         self.machine.handle(now, settings);
     }
 
-    /// Looks whether an interface that the firmware speaks of is there by now.
+    /// Looks whether an interface that the firmware speaks of is there by now, and does what it lacks if that is ours to do.
     pub(super) fn look_for_interfaces(&mut self, now: Instant) {
-        if self.firmware.look() {
+        if self.firmware.look(now) {
             self.hear_settings(now);
+        }
+        while let Some((hfi, step)) = self.firmware.poll_step() {
+            self.requests.change_network(hfi, step.requests());
         }
     }
 }

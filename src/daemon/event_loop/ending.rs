@@ -31,7 +31,12 @@ impl Daemon {
             named if !named.is_empty() => named,
             _ => links.wanted(ControllerKind::Io).map(|id| id.tid.subsysnqn().to_owned()).collect::<BTreeSet<_>>(),
         };
-        let ended = goal.judge(now, subsystems)?;
+        // Not what somebody else connected, and nobody here wants.
+        let is_reached = |nqn: &str| {
+            let mut paths = links.wanted(ControllerKind::Io).filter(|id| id.tid.subsysnqn() == nqn).peekable();
+            paths.peek().is_none() || paths.any(|id| links.is_live(id))
+        };
+        let ended = goal.judge(now, subsystems, is_reached)?;
         if ended == Ended::TooLate {
             self.explain_delay();
         }

@@ -8,7 +8,7 @@ use mio::Interest;
 use mio::unix::SourceFd;
 
 use super::{Daemon, HELPER};
-use crate::daemon::requests::LOOK_AGAIN;
+use crate::daemon::requests::{Answer, LOOK_AGAIN};
 
 /// Helpers that live shorter than this, so many in a row, cannot live here at all: starting more would help nobody.
 const HELPER_LIFE: Duration = Duration::from_secs(1);
@@ -21,8 +21,14 @@ impl Daemon {
     }
 
     pub(super) fn handle_replies(&mut self, now: Instant) {
-        while let Some(event) = self.requests.poll_event(now, &self.sysfs, &mut self.claims) {
-            self.machine.handle(now, event);
+        while let Some(answer) = self.requests.poll_answer(now, &self.sysfs, &mut self.claims) {
+            match answer {
+                Answer::Event(event) => self.machine.handle(now, *event),
+                Answer::Network { hfi, outcome } => {
+                    self.firmware.network_changed(now, hfi, outcome);
+                    self.look_for_interfaces(now);
+                }
+            }
         }
     }
 

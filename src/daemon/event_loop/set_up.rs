@@ -55,7 +55,7 @@ impl Daemon {
         let program = options.program;
         let now = Instant::now();
         let boot = options.boot.as_ref();
-        let firmware = Firmware::read(boot.map_or(&[], |boot| &boot.tables), boot.is_some());
+        let firmware = Firmware::read(boot);
         let paths = Paths::new(&options, boot.and_then(|_| firmware.host()));
         let settings = paths.load().ok_or("the configuration cannot be used, see above")?;
         let goal = boot.map(|boot| Goal::new(now, boot.until.clone(), boot.patience));
@@ -133,7 +133,7 @@ impl Daemon {
         self.override_udev();
         self.machine.inherit(self.state_file.load());
         self.read_devices(now);
-        self.firmware.look();
+        self.look_for_interfaces(now);
         self.hear_settings(now);
         if !self.requests.read_options() {
             if no_wait {

@@ -43,6 +43,7 @@ impl Daemon {
             self.private.deadline(),
             self.stop_by,
             self.goal.as_ref().and_then(Goal::deadline),
+            self.firmware.deadline(),
         ];
         self.machine.poll_deadline().into_iter().chain(others.into_iter().flatten()).min()
     }
@@ -56,6 +57,9 @@ impl Daemon {
         self.requests.handle_deadline(now);
         self.manager.handle_deadline(now);
         self.handle_replies(now);
+        if self.firmware.deadline().is_some_and(|at| at <= now) {
+            self.look_for_interfaces(now);
+        }
         if self.read_devices_at.is_some_and(|at| at <= now) {
             self.read_devices(now);
         }
