@@ -31,6 +31,7 @@ use std::process::ExitCode;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
+use nix::sys::stat::{Mode, umask};
 use nix::unistd::geteuid;
 
 use crate::bus::introspect;
@@ -85,10 +86,13 @@ fn serve(options: Options) -> Result<(), String> {
     if !geteuid().is_root() {
         return Err("must be run as root: connecting controllers is the kernel's privilege".to_owned());
     }
+    // Others may look at what we make.
+    umask(Mode::S_IWGRP | Mode::S_IWOTH);
     let mask = SigSet::from_iter(SIGNALS);
     mask.thread_block().map_err(|errno| format!("signals cannot be blocked: {errno}"))?;
     // Before anything else is opened: the helper is to have nothing but its socket.
-    let helper = Helper::start().map_err(|error| format!("the helper process cannot be started: {error}"))?;
+    let helper =
+        Helper::start(options.paths()).map_err(|error| format!("the helper process cannot be started: {error}"))?;
     // What the configuration holds may be keys: no core file, as with the helper.
     nix::sys::prctl::set_dumpable(false).map_err(|errno| format!("core files cannot be forbidden: {errno}"))?;
     logger::init(options.program.name(), options.syslog, options.tron);

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use pico_args::Arguments;
 
 use crate::bus::Role;
+use crate::config::Paths;
 use crate::core::Roles;
 
 /// Which of the daemons was called.
@@ -87,6 +88,18 @@ pub struct Options {
     pub syslog: bool,
     pub tron: bool,
     pub no_wait: bool,
+}
+
+impl Options {
+    /// Where the configuration is.
+    pub fn paths(&self) -> Paths {
+        let roles = self.program.roles();
+        Paths {
+            finder: roles.finder.then(|| self.finder_conf.clone()),
+            connector: roles.connector.then(|| self.connector_conf.clone()),
+            sys: self.sys_conf.clone(),
+        }
+    }
 }
 
 /// What the command line asks for.

@@ -1,17 +1,20 @@
 //! What the daemon asks of the helper process, and what becomes of the answers.
 //!
 //! Knows which options this kernel has, fills in the connect request, and turns replies into events. When the helper
-//! dies, each open request fails and another helper is started.
+//! dies, each open request fails and the one in reserve takes its place.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use serde::de::DeserializeOwned;
 
 use crate::config::settings::{ConnectOptions, HostIdentity, Secret};
+use crate::config::{Configuration, Exclusions};
 use crate::core::device::{ControllerKind, Device};
 use crate::core::links::{LinkId, needs_discovery_option};
 use crate::core::{Event, Ticket};
@@ -39,6 +42,22 @@ enum Purpose {
     Page(Ticket),
     Resolve(Ticket),
     FcPorts,
+    Configuration,
+    Exclusions,
+    Rule,
+    Reserve,
+}
+
+/// What came of a request.
+#[derive(Debug)]
+pub enum Outcome {
+    Event(Event),
+    Configuration(Result<Configuration, Failure>),
+    Exclusions(Result<Exclusions, Failure>),
+    /// Whether nvme-cli's udev rule is out of force.
+    Rule(bool),
+    /// Another helper is in reserve, or not.
+    Reserve(Result<(), Failure>),
 }
 
 #[derive(Debug)]
@@ -160,8 +179,46 @@ impl Requests {
         }
     }
 
+    /// [`Outcome::Configuration`] follows.
+    pub fn read_configuration(&mut self) {
+        self.send(&Request::ReadConfiguration, Purpose::Configuration);
+    }
+
+    /// The same, waited for: before there is a loop that would have to wait as well.
+    pub fn wait_for_configuration(&mut self) -> Result<Configuration, String> {
+        self.read_configuration();
+        loop {
+            if let Some(arrival) = self.arrived.pop_front() {
+                let configuration: Result<Configuration, _> = told(arrival.reply, arrival.page);
+                return configuration.map_err(|failure| failure.to_string());
+            }
+            let events = PollFlags::POLLIN;
+            poll(&mut [PollFd::new(self.helper.as_fd(), events)], PollTimeout::NONE)
+                .map_err(|errno| errno.to_string())?;
+            self.receive().map_err(|error| error.to_string())?;
+        }
+    }
+
+    /// [`Outcome::Exclusions`] follows.
+    pub fn read_exclusions(&mut self) {
+        self.send(&Request::ReadExclusions, Purpose::Exclusions);
+    }
+
+    /// [`Outcome::Rule`] follows.
+    pub fn override_rule(&mut self, on: bool) {
+        self.send(&Request::OverrideRule(on), Purpose::Rule);
+    }
+
+    /// Has another helper made if there is none in reserve (any more): [`Outcome::Reserve`] follows. To be called on SIGCHLD.
+    pub fn mind_reserve(&mut self) {
+        let is_asked_for = self.open.values().any(|purpose| matches!(purpose, Purpose::Reserve));
+        if !is_asked_for && self.helper.lacks_reserve() {
+            self.send(&Request::Another, Purpose::Reserve);
+        }
+    }
+
     /// Takes in the replies that have arrived. Every uevent that the kernel sent before them must have been handled
-    /// before their events are: call this first, then drain the uevents, then ask [`Requests::poll_event`].
+    /// before their events are: call this first, then drain the uevents, then ask [`Requests::poll_outcome`].
     pub fn receive(&mut self) -> io::Result<()> {
         self.helper.flush()?;
         while let Some((id, reply, page)) = self.helper.recv()? {
@@ -172,10 +229,10 @@ impl Requests {
         Ok(())
     }
 
-    /// The next event. What sysfs shows of a new controller is looked up only now: had it gone before the uevents were
+    /// The next outcome. What sysfs shows of a new controller is looked up only now: had it gone before the uevents were
     /// drained, it is not there; if it goes later, its uevent is still to come. If it cannot be looked up, all replies
     /// wait: a connection of ours that we did not know of would be nobody's.
-    pub fn poll_event(&mut self, now: Instant, sysfs: &Sysfs) -> Option<Event> {
+    pub fn poll_outcome(&mut self, now: Instant, sysfs: &Sysfs) -> Option<Outcome> {
         if self.look_again.is_some_and(|at| at > now) {
             return None;
         }
@@ -186,7 +243,7 @@ impl Requests {
             return match sysfs.controller(&name) {
                 Ok(device) => {
                     self.looks_in_vain = false;
-                    Some(Event::Connected { ticket, outcome: Ok(device) })
+                    Some(Outcome::Event(Event::Connected { ticket, outcome: Ok(device) }))
                 }
                 Err(error) => {
                     if !std::mem::replace(&mut self.looks_in_vain, true) {
@@ -199,7 +256,22 @@ impl Requests {
             };
         }
         let Arrival { purpose, reply, page } = arrival;
-        Some(match (purpose, reply, page) {
+        Some(match (purpose, reply) {
+            (Purpose::Configuration, reply) => Outcome::Configuration(told(reply, page)),
+            (Purpose::Exclusions, reply) => Outcome::Exclusions(told(reply, page)),
+            (Purpose::Reserve, Reply::Another { .. }) => Outcome::Reserve(Ok(())),
+            (Purpose::Reserve, Reply::Failed(failure)) => Outcome::Reserve(Err(failure)),
+            (Purpose::Rule, Reply::RuleOverridden(overridden, complaint)) => {
+                complaint.inspect(|complaint| log::warn!("{complaint}"));
+                Outcome::Rule(overridden)
+            }
+            (Purpose::Rule, _) => Outcome::Rule(false),
+            (purpose, reply) => Outcome::Event(self.event(now, purpose, reply, page)),
+        })
+    }
+
+    fn event(&mut self, now: Instant, purpose: Purpose, reply: Reply, page: Option<Box<[u8]>>) -> Event {
+        match (purpose, reply, page) {
             (Purpose::Options, Reply::Failed(failure), _) => {
                 log::error!(
                     "{FABRICS}: cannot be read: {failure}; nothing can be connected, trying again every minute"
@@ -223,7 +295,7 @@ impl Requests {
                 Event::Resolved { ticket, outcome: Ok(addresses) }
             }
             (purpose, _, _) => failed(purpose, Failure::BadReply),
-        })
+        }
     }
 
     /// Whether the kernel can be asked to connect.
@@ -241,11 +313,9 @@ impl Requests {
         self.helper.has_died()
     }
 
-    /// Starts another helper. What was asked of the old one has failed, as far as anybody can tell.
-    pub fn restart(&mut self) -> io::Result<()> {
-        // Collects the old one if it has ended.
-        self.helper.has_died();
-        self.helper = Helper::start()?;
+    /// The helper in reserve takes the place of the one that died. What was asked of that has failed, as far as anybody can tell.
+    pub fn take_over(&mut self) -> io::Result<()> {
+        self.helper.take_over()?;
         for (_, purpose) in std::mem::take(&mut self.open) {
             self.fail(purpose, Failure::ChildDied);
         }
@@ -306,9 +376,21 @@ impl AsRawFd for Requests {
     }
 }
 
+/// What a long reply says.
+fn told<T: DeserializeOwned>(reply: Reply, text: Option<Box<[u8]>>) -> Result<T, Failure> {
+    match (reply, text) {
+        (Reply::Text { .. }, Some(text)) => serde_json::from_slice(&text).map_err(|_| Failure::BadReply),
+        (Reply::Failed(failure), _) => Err(failure),
+        _ => Err(Failure::BadReply),
+    }
+}
+
 fn failed(purpose: Purpose, failure: Failure) -> Event {
     match purpose {
-        Purpose::Options => Event::FabricsReady(false),
+        // The others are no events.
+        Purpose::Options | Purpose::Configuration | Purpose::Exclusions | Purpose::Rule | Purpose::Reserve => {
+            Event::FabricsReady(false)
+        }
         Purpose::FcPorts => {
             if failure != Failure::Gone {
                 log::warn!("{FC_DISCOVERY}: {failure}; discovery controllers on Fibre Channel may be missed");

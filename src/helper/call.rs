@@ -6,12 +6,13 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use nix::errno::Errno;
+use serde::Serialize;
 
 use super::message::{Capabilities, ConnectRequest, ControllerIdentity, Failure, RegisterRequest, Reply, Request};
 use super::resolve::resolve;
-use super::{page, registration};
-use crate::config::read_key;
+use super::{page, registration, udev_rule};
 use crate::config::settings::path_of;
+use crate::config::{Exclusions, Paths, read_key};
 use crate::core::device::Device;
 use crate::kernel::in_use::Host;
 use crate::kernel::keyring::{self, KeyType};
@@ -21,7 +22,7 @@ use crate::kernel::{admin, fabrics};
 /// Longer than any reply or option list.
 const REPLY_MAX: u64 = 4096;
 
-pub fn perform(request: Request) -> (Reply, Option<OwnedFd>) {
+pub fn perform(request: Request, paths: &Paths) -> (Reply, Option<OwnedFd>) {
     let result = match request {
         Request::ReadOptions => read_options().map(|options| (Reply::Options(options), None)),
         Request::Connect(request) => connect(*request).map(|reply| (reply, None)),
@@ -34,11 +35,19 @@ pub fn perform(request: Request) -> (Reply, Option<OwnedFd>) {
         Request::AskFcPorts => {
             fs::write(sysfs::FC_DISCOVERY, "add").map(|()| (Reply::FcPortsTold, None)).map_err(errno)
         }
+        Request::OverrideRule(on) => {
+            let (overridden, complaint) = udev_rule::set_aside(on);
+            Ok((Reply::RuleOverridden(overridden, complaint), None))
+        }
         Request::Register(request) => register(&request).map(|reply| (reply, None)),
         Request::Inquire { identity, pleo } => inquire(&identity, pleo).map(|reply| (reply, None)),
         Request::ReadLogPage { identity, port_local } => {
             read_log_page(&identity, port_local).map(|(reply, page)| (reply, Some(page)))
         }
+        Request::ReadConfiguration => hand_over(&paths.read()),
+        Request::ReadExclusions => hand_over(&Exclusions::read()),
+        // Only the helper process itself can do that.
+        Request::Another => Err(Failure::NoChild(Errno::EPERM as i32)),
     };
     result.unwrap_or_else(|failure| (Reply::Failed(failure), None))
 }
@@ -116,6 +125,12 @@ fn read_log_page(identity: &ControllerIdentity, port_local: bool) -> Result<(Rep
     let page = admin::read_discovery_log_page(&file, port_local)?;
     let file = page::write(&page).map_err(errno)?;
     Ok((Reply::LogPage { bytes: page.len() as u64 }, file))
+}
+
+fn hand_over(told: &impl Serialize) -> Result<(Reply, Option<OwnedFd>), Failure> {
+    let text = serde_json::to_vec(told).map_err(|_| Failure::BadReply)?;
+    let file = page::write(&text).map_err(errno)?;
+    Ok((Reply::Text { bytes: text.len() as u64 }, Some(file)))
 }
 
 /// The controller described, and what sysfs shows of it.
