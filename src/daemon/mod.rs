@@ -35,7 +35,9 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::geteuid;
 
 use crate::bus::introspect;
+use crate::confine::{self, Places};
 use crate::helper::Helper;
+use crate::kernel::registry;
 use event_loop::Daemon;
 use options::{Options, Program, Request};
 
@@ -86,7 +88,7 @@ fn serve(options: Options) -> Result<(), String> {
     if !geteuid().is_root() {
         return Err("must be run as root: connecting controllers is the kernel's privilege".to_owned());
     }
-    // Others may look at what we make.
+    // Others may look at what we make. Later there is no chmod.
     umask(Mode::S_IWGRP | Mode::S_IWOTH);
     let mask = SigSet::from_iter(SIGNALS);
     mask.thread_block().map_err(|errno| format!("signals cannot be blocked: {errno}"))?;
@@ -98,7 +100,24 @@ fn serve(options: Options) -> Result<(), String> {
     logger::init(options.program.name(), options.syslog, options.tron);
     let descriptors = raise_descriptor_limit();
     let directory = runtime_directory(options.program);
-    Daemon::new(options, helper, &mask, &directory, descriptors)?.run()
+    let daemon = Daemon::new(options, helper, &mask, &directory, descriptors)?;
+    // Nothing that others wrote has been read so far, but what the kernel and the administrator did.
+    confine(&directory);
+    daemon.run()
+}
+
+/// Leaves the process what the loop needs, for good.
+fn confine(directory: &Path) {
+    // There has to be one by now: a rule is about what exists. Where it cannot be made, that is said when it is needed.
+    let _ = fs::create_dir_all(registry::DIRECTORY);
+    let places = Places {
+        read: ["/sys/class", "/sys/devices", registry::SEQNUM].map(PathBuf::from).into(),
+        write: vec![directory.to_owned(), registry::DIRECTORY.into()],
+    };
+    let lacks = confine::confine(&places);
+    if !lacks.is_empty() {
+        log::warn!("not all privileges could be given up: {}; going on with more than is needed", lacks.join(", "));
+    }
 }
 
 /// A probe needs a descriptor, and there may be hundreds at a time. Returns how many there may be.

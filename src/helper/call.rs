@@ -3,16 +3,17 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use serde::Serialize;
 
 use super::message::{Capabilities, ConnectRequest, ControllerIdentity, Failure, RegisterRequest, Reply, Request};
-use super::resolve::resolve;
+use super::resolve::{SOURCES, resolve};
 use super::{page, registration, udev_rule};
 use crate::config::settings::path_of;
 use crate::config::{Exclusions, Paths, read_key};
+use crate::confine::{Places, confine};
 use crate::core::device::Device;
 use crate::kernel::in_use::Host;
 use crate::kernel::keyring::{self, KeyType};
@@ -31,7 +32,11 @@ pub fn perform(request: Request, paths: &Paths) -> (Reply, Option<OwnedFd>) {
             let host = (!even_if_used).then_some(&host);
             Sysfs::new(sysfs::CLASS).disconnect(&controller, host).map(|()| (Reply::Disconnected, None))
         }
-        Request::Resolve(name) => resolve(&name).map(|addresses| (Reply::Resolved(addresses), None)),
+        Request::Resolve(name) => {
+            // What name servers answer is read here. What cannot be given up the daemon has said by now.
+            confine(&Places { read: SOURCES.map(PathBuf::from).into(), write: Vec::new() });
+            resolve(&name).map(|addresses| (Reply::Resolved(addresses), None))
+        }
         Request::AskFcPorts => {
             fs::write(sysfs::FC_DISCOVERY, "add").map(|()| (Reply::FcPortsTold, None)).map_err(errno)
         }

@@ -19,6 +19,8 @@ use crate::wire::dns::{self, Answer, Kind};
 const HOSTS: &str = "/etc/hosts";
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 const RANDOM: &str = "/dev/urandom";
+/// All files that are read.
+pub const SOURCES: [&str; 3] = [HOSTS, RESOLV_CONF, RANDOM];
 const DNS_PORT: u16 = 53;
 /// The limits of resolv.conf(5).
 const MAX_SERVERS: usize = 3;

@@ -26,6 +26,7 @@ mod adoption;
 mod authentication;
 mod bus;
 mod coexist;
+mod confinement;
 mod ctl;
 mod demo;
 mod faults;

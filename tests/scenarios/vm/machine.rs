@@ -33,6 +33,8 @@ pub struct Machine<'a> {
     pub scenario: &'a str,
     /// In MiB.
     pub memory: u32,
+    /// On the kernel's command line, besides what is always there.
+    pub boot_option: &'a str,
     /// After so long it is killed.
     pub limit: Duration,
     pub log: &'a Path,
@@ -92,7 +94,7 @@ impl Machine<'_> {
         }
         let fixed = "console=ttyS0 rdinit=/init quiet panic=-1 mitigations=off nokaslr no_timer_check";
         let logging = "printk.devkmsg=on log_buf_len=4M";
-        command.arg("-append").arg(format!("{fixed} {logging} STAS_SCENARIO={}", self.scenario));
+        command.arg("-append").arg(format!("{fixed} {logging} {} STAS_SCENARIO={}", self.boot_option, self.scenario));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }

@@ -44,6 +44,7 @@ pub struct Scenario {
     debian: bool,
     acpi_tables: Vec<Vec<u8>>,
     memory: u32,
+    boot_option: &'static str,
 }
 
 impl Scenario {
@@ -55,6 +56,7 @@ impl Scenario {
             debian: false,
             acpi_tables: vec![],
             memory: 1024,
+            boot_option: "",
         }
     }
 
@@ -72,6 +74,12 @@ impl Scenario {
     /// In MiB.
     pub fn memory(mut self, memory: u32) -> Self {
         self.memory = memory;
+        self
+    }
+
+    /// With this on the kernel's command line.
+    pub fn boot_option(mut self, option: &'static str) -> Self {
+        self.boot_option = option;
         self
     }
 
@@ -134,6 +142,7 @@ impl Scenario {
             acpi_tables: &acpi_tables,
             scenario: test,
             memory: self.memory,
+            boot_option: self.boot_option,
             limit: self.limit,
             log: &log,
             narrated: self.narrated,
