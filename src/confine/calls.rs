@@ -67,7 +67,6 @@ const FREE: &[c_long] = &[
     libc::SYS_readlinkat,
     libc::SYS_mkdirat,
     libc::SYS_unlinkat,
-    libc::SYS_renameat,
     libc::SYS_renameat2,
     libc::SYS_ftruncate,
     libc::SYS_fsync,
@@ -112,12 +111,16 @@ const OLD: &[c_long] = &[
     libc::SYS_poll,
     libc::SYS_readlink,
     libc::SYS_rename,
+    libc::SYS_renameat,
     libc::SYS_rmdir,
     libc::SYS_stat,
     libc::SYS_time,
     libc::SYS_unlink,
 ];
-#[cfg(not(target_arch = "x86_64"))]
+/// `renameat`, which has no name in libc there.
+#[cfg(target_arch = "aarch64")]
+const OLD: &[c_long] = &[38];
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 const OLD: &[c_long] = &[];
 
 /// Local, IP, and netlink.

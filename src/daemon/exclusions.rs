@@ -123,3 +123,37 @@ fn watch(registry: &Registry, token: Token) -> io::Result<Inotify> {
     registry.register(&mut SourceFd(&inotify.as_fd().as_raw_fd()), token, Interest::READABLE)?;
     Ok(inotify)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exclusions() -> Exclusions {
+        Exclusions { watch: None, told: BTreeSet::new(), reading: None, held: Vec::new() }
+    }
+
+    #[test]
+    fn connects_wait_until_the_lists_are_read() {
+        let (mut exclusions, now) = (exclusions(), Instant::now());
+        assert!(!exclusions.are_awaited(now));
+        assert!(exclusions.changed(now));
+        exclusions.hold(Action::AskFcPorts);
+        assert!(exclusions.are_awaited(now) && exclusions.release(now).is_empty());
+        assert!(!exclusions.changed(now), "they are being read");
+        assert!(exclusions.were_read(now), "but perhaps as they were before");
+        assert!(exclusions.are_awaited(now) && exclusions.release(now).is_empty());
+        assert!(!exclusions.were_read(now));
+        assert_eq!((exclusions.release(now).len(), exclusions.release(now).len()), (1, 0));
+    }
+
+    #[test]
+    fn lists_that_cannot_be_read_hold_up_nobody_for_long() {
+        let (mut exclusions, now) = (exclusions(), Instant::now());
+        exclusions.changed(now);
+        assert_eq!(exclusions.deadline(), None, "nobody waits");
+        exclusions.hold(Action::AskFcPorts);
+        let due = exclusions.deadline().unwrap();
+        assert_eq!((due, exclusions.release(due).len()), (now + PATIENCE, 1));
+        assert!(!exclusions.are_awaited(due));
+    }
+}

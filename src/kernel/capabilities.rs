@@ -45,8 +45,9 @@ pub fn seal() -> nix::Result<()> {
     for capability in 0.. {
         match prctl(libc::PR_CAPBSET_DROP, capability) {
             Ok(()) => {}
-            // That was the last one that this kernel has.
-            Err(Errno::EINVAL) => break,
+            // That was the last one that this kernel has; or a service manager has left us no privilege to do it with, and
+            // `no_new_privs` has to do.
+            Err(Errno::EINVAL | Errno::EPERM) => break,
             Err(errno) => return Err(errno),
         }
     }
