@@ -16,6 +16,7 @@
 
 pub mod bus;
 pub mod config;
+pub mod confine;
 pub mod core;
 pub mod ctl;
 pub mod daemon;

@@ -15,19 +15,22 @@ use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{SigHandler, Signal, kill, raise, signal};
+use nix::sys::socket::MsgFlags;
 use nix::sys::stat::Mode;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{Pid, getpgrp, mkfifo, pipe, setpgid};
 
-use stas::helper::message::{ConnectRequest, ControllerIdentity, Failure, Reply, Request};
-use stas::helper::{Answer, Helper};
+use stas::helper::message::{ConnectRequest, ControllerIdentity, Failure, RegisterRequest, Reply, Request};
+use stas::helper::{Answer, Helper, Mandate};
 
 fn main() {
     // A group of its own, for a signal to the whole group.
     setpgid(Pid::from_raw(0), Pid::from_raw(0)).unwrap();
     nix::unistd::alarm::set(120);
-    let cases: [(&str, fn()); 11] = [
+    let cases: [(&str, fn()); 14] = [
         ("a_host_without_nvme_fails_cleanly", a_host_without_nvme_fails_cleanly),
+        ("hostile_fields_are_refused", hostile_fields_are_refused),
+        ("nonsense_is_no_request", nonsense_is_no_request),
         ("every_request_gets_its_own_reply", every_request_gets_its_own_reply),
         ("a_stuck_child_holds_up_nobody", a_stuck_child_holds_up_nobody),
         ("a_child_that_dies_is_reported", a_child_that_dies_is_reported),
@@ -37,6 +40,7 @@ fn main() {
         ("the_helper_outlives_a_signal_to_the_group", the_helper_outlives_a_signal_to_the_group),
         ("the_helper_ends_with_the_daemon", the_helper_ends_with_the_daemon),
         ("the_death_of_the_helper_is_seen", the_death_of_the_helper_is_seen),
+        ("the_one_in_reserve_takes_over", the_one_in_reserve_takes_over),
         ("inherited_descriptors_are_closed", inherited_descriptors_are_closed),
     ];
     for (name, case) in cases {
@@ -135,7 +139,7 @@ fn a_host_without_nvme_fails_cleanly() {
     if Path::new("/dev/nvme-fabrics").exists() {
         return;
     }
-    let mut helper = Helper::start().unwrap();
+    let mut helper = Helper::start(Mandate::default()).unwrap();
     let gone = Reply::Failed(Failure::Gone);
     let enoent = Reply::Failed(Failure::Errno(Errno::ENOENT as i32));
     let mut expected = BTreeMap::new();
@@ -159,6 +163,61 @@ fn a_host_without_nvme_fails_cleanly() {
         assert_eq!(expected.remove(&id), Some(reply));
         assert_eq!(page, None);
     }
+}
+
+/// Whatever a daemon that was taken over asks for, the helper builds no option string with more options than there are fields,
+/// and no path with more parts.
+fn hostile_fields_are_refused() {
+    let mut helper = Helper::start(Mandate::default()).unwrap();
+    let mut refused = |request: Request| {
+        let id = helper.send(&request).unwrap();
+        let (answered, reply, _) = next(&mut helper);
+        assert_eq!(answered, id);
+        assert!(matches!(reply, Reply::Failed(Failure::BadField(_))), "{request:?}: {reply:?}");
+    };
+    let long = "x".repeat(300);
+    type Set = fn(&mut ConnectRequest, String);
+    let fields: [Set; 9] = [
+        |request, value| request.nqn = value,
+        |request, value| request.transport = value,
+        |request, value| request.traddr = value,
+        |request, value| request.trsvcid = value,
+        |request, value| request.host_traddr = value,
+        |request, value| request.host_iface = value,
+        |request, value| request.hostnqn = value,
+        |request, value| request.hostid = value,
+        |request, value| request.dhchap_secret = value,
+    ];
+    for set in fields {
+        for hostile in ["x,tls", "x\n", "\n", "x\0y", "x,", ",", "\u{85}", &long] {
+            let (nqn, transport) = ("nqn.x".to_owned(), "tcp".to_owned());
+            let mut request = ConnectRequest { nqn, transport, ..ConnectRequest::default() };
+            set(&mut request, hostile.to_owned());
+            refused(Request::Connect(Box::new(request)));
+        }
+    }
+    for device in
+        ["", "nvme", "nvme-1", "nvme+1", "../nvme0", "nvme0/../nvme1", "nvme0n1", "nvme0\0", "nvme99999999999", "sda"]
+    {
+        let described = || identity(device);
+        refused(Request::Disconnect { controller: described(), even_if_used: true });
+        refused(Request::Inquire { identity: described(), pleo: true });
+        refused(read_log_page(device));
+        let (hostid, symname) = (String::new(), String::new());
+        refused(Request::Register(Box::new(RegisterRequest { identity: described(), hostid, symname })));
+    }
+}
+
+/// What is no request is no reason to end, however long it is or deep.
+fn nonsense_is_no_request() {
+    let mut helper = helper();
+    let deep = "[".repeat(60_000);
+    for nonsense in ["x", "[]", "[1]", "[1,\"Reboot\"]", "[1,{\"Resolve\":7}]", "[-1,\"Another\"]", &deep] {
+        let sent = nix::sys::socket::send(helper.as_raw_fd(), nonsense.as_bytes(), MsgFlags::empty());
+        assert_eq!(sent, Ok(nonsense.len()));
+    }
+    let id = helper.send(&connect("ok", "", 1)).unwrap();
+    assert_eq!(next(&mut helper).0, id);
 }
 
 fn every_request_gets_its_own_reply() {
@@ -273,6 +332,26 @@ fn the_death_of_the_helper_is_seen() {
     let mut helper = helper;
     assert!(helper.recv().is_err());
     assert!(helper.send(&connect("ok", "", 0)).is_err());
+}
+
+fn the_one_in_reserve_takes_over() {
+    let mut helper = helper();
+    let mut pids = vec![helper.pid()];
+    for _ in 0..3 {
+        kill(helper.pid(), Signal::SIGKILL).unwrap();
+        waitid(Id::Pid(helper.pid()), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).unwrap();
+        helper.take_over().unwrap();
+        assert!(!pids.contains(&helper.pid()) && helper.lacks_reserve());
+        pids.push(helper.pid());
+        let id = helper.send(&connect("ok", "", 1)).unwrap();
+        assert_eq!(next(&mut helper).0, id);
+        let id = helper.send(&Request::Another).unwrap();
+        assert!(matches!(next(&mut helper), (answered, Reply::Another { .. }, None) if answered == id));
+        assert!(!helper.lacks_reserve() && !helper.has_died());
+    }
+    kill(helper.pid(), Signal::SIGKILL).unwrap();
+    helper.take_over().unwrap();
+    assert!(helper.take_over().is_err(), "there is none left");
 }
 
 fn inherited_descriptors_are_closed() {

@@ -6,15 +6,16 @@
 //! A client that says Hello, as it would to a bus, is answered; every client gets every signal without asking.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fs::{self, Permissions};
+use std::fs;
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use mio::net::{UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use nix::sys::stat::{Mode, umask};
 use rustbus::message_builder::MessageType;
 
 use super::dispatch::{Served, dispatch};
@@ -117,9 +118,11 @@ impl PrivateServer {
             fs::DirBuilder::new().recursive(true).mode(0o755).create(directory)?;
         }
         remove_leftover(&self.path)?;
-        let mut listener = UnixListener::bind(&self.path)?;
-        // As the bus policy says: anyone may call.
-        fs::set_permissions(&self.path, Permissions::from_mode(0o666))?;
+        // As the bus policy says: anyone may call. Not by chmod, which is out of reach once the daemon is confined.
+        let usual = umask(Mode::empty());
+        let bound = UnixListener::bind(&self.path);
+        umask(usual);
+        let mut listener = bound?;
         self.registry.register(&mut listener, Token(self.first_token), Interest::READABLE)?;
         self.listener = Some(listener);
         Ok(())

@@ -6,6 +6,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 /// Findings of one file that are kept; the rest is only counted.
 const FINDINGS_MAX: usize = 100;
 
@@ -15,7 +17,7 @@ const QUOTE_MAX: usize = 80;
 /// How a secret begins, wherever in a value it stands.
 const SECRET_PREFIXES: [&str; 2] = ["DHHC-1", "NVMeTLSkey-1"];
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Severity {
     /// Nothing is wrong, but it may not be what the administrator expects.
     Info,
@@ -26,7 +28,7 @@ pub enum Severity {
 }
 
 /// One remark about a configuration file. Displayed as `/etc/stas/stafd.conf:12: hdr-digest: "maybe" is not a boolean; …`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
     pub path: PathBuf,
     /// Counted from 1; `None` where the finding is about the whole file.

@@ -28,6 +28,7 @@ pub mod settings;
 mod sources;
 mod toml;
 mod value;
+mod whole;
 
 use std::io;
 use std::path::Path;
@@ -39,6 +40,7 @@ pub use finding::{Finding, Loaded, Severity};
 pub use generate::{Origin, host_uuid, uuid_of_hash};
 pub use identity::{IdentitySources, check_id, check_symname, load_identity, parse_identity, present_identity};
 pub use sources::parse_source;
+pub use whole::{Configuration, Exclusions, Paths};
 
 pub use secret::{parse_dhchap, read_key};
 

@@ -6,11 +6,13 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::core::tid::Transport;
 
 /// A DH-HMAC-CHAP key, or `file://PATH` of one: then the key is not kept, but read for each connect. Neither `Debug` nor
-/// anything else prints it.
-#[derive(Clone, PartialEq, Eq)]
+/// anything else prints it; serialized it goes between helper and daemon, and nowhere else.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Secret(String);
 
 impl Secret {
@@ -42,7 +44,7 @@ pub fn path_of(source: &str) -> Option<&str> {
 
 /// Options of a connection (kernel: `drivers/nvme/host/fabrics.c`, `opt_tokens`). `None` leaves the kernel's default, or,
 /// in a per-controller section, the daemon-wide value.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ConnectOptions {
     pub hdr_digest: Option<bool>,
     pub data_digest: Option<bool>,
@@ -120,7 +122,7 @@ impl ConnectOptions {
 }
 
 /// A controller named in a configuration file. Addresses are as written there; an empty string means "not given".
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ControllerEntry {
     pub transport: Transport,
     /// An address, or a host name for IP transports.
@@ -139,7 +141,7 @@ pub struct ControllerEntry {
 
 /// What must not be connected: matches a controller when every key that is given equals the controller's.
 /// At least one is given, and the address is canonical.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Exclusion {
     pub transport: Option<Transport>,
     pub traddr: String,
@@ -150,7 +152,7 @@ pub struct Exclusion {
 }
 
 /// Which IP address families may be used, and which is preferred where a name has both.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum IpFamily {
     Ipv4,
     Ipv6,
@@ -160,7 +162,7 @@ pub enum IpFamily {
 }
 
 /// What both daemons have.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Common {
     /// Trace on: debug messages in the log.
     pub tron: bool,
@@ -191,14 +193,14 @@ impl Common {
 }
 
 /// How long something outlives its last sign of life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Persistence {
     For(Duration),
     Forever,
 }
 
 /// Whether a connection to a discovery controller stays, once its log page has been read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Persistent {
     No,
     /// Unless the controller says that it does not support that.
@@ -211,7 +213,7 @@ pub enum Persistent {
 ///
 /// Discovery controllers get a keep alive timeout of 30 s by default: unlike an I/O controller, whose loss the next I/O
 /// shows, nothing else tells that one is gone.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FinderSettings {
     pub common: Common,
     /// Ask a direct discovery controller for port-local entries only, if it supports that.
@@ -241,7 +243,7 @@ impl Default for FinderSettings {
 }
 
 /// What the connector may take down.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum DisconnectScope {
     #[default]
     OnlyStasConnections,
@@ -250,7 +252,7 @@ pub enum DisconnectScope {
 }
 
 /// `stacd.conf`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConnectorSettings {
     pub common: Common,
     pub disconnect_scope: DisconnectScope,
@@ -274,7 +276,7 @@ impl Default for ConnectorSettings {
 }
 
 /// `sys.conf`: who this host is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostIdentity {
     pub nqn: String,
     /// A UUID with hyphens, in lower case.

@@ -4,12 +4,14 @@
 //! as by the other programs that heed it. Which is why it is not the `exclude` of our own configuration, which ends
 //! connections.
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::settings::Exclusion;
 use crate::core::policy::agrees_with;
 use crate::core::tid::{TransportId, canonical_address};
 
 /// One line of the list. An empty string means "not given"; at least one key is.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct HostExclusion {
     pub keys: Exclusion,
     pub host_traddr: String,

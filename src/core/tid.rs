@@ -8,6 +8,8 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use serde::{Deserialize, Serialize};
+
 /// The NQN that every discovery subsystem answers to (NVM Express Base Specification, "NVMe Qualified Names").
 pub const DISCOVERY_NQN: &str = "nqn.2014-08.org.nvmexpress.discovery";
 
@@ -18,7 +20,7 @@ pub const NQN_MAX: usize = 223;
 const IFNAMSIZ: usize = 16;
 
 /// A fabric that the Linux host driver can speak.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Transport {
     Tcp,
     Rdma,

@@ -34,10 +34,13 @@ use std::process::ExitCode;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
+use nix::sys::stat::{Mode, umask};
 use nix::unistd::geteuid;
 
 use crate::bus::introspect;
-use crate::helper::Helper;
+use crate::confine::{self, Places};
+use crate::helper::{Helper, Mandate};
+use crate::kernel::registry;
 use event_loop::Daemon;
 use goal::Ended;
 use logger::Destination;
@@ -95,17 +98,24 @@ fn serve(options: Options) -> Result<Ended, String> {
     if !geteuid().is_root() {
         return Err("must be run as root: connecting controllers is the kernel's privilege".to_owned());
     }
+    // Others may look at what we make. Later there is no chmod.
+    umask(Mode::S_IWGRP | Mode::S_IWOTH);
     let mask = SigSet::from_iter(SIGNALS);
     mask.thread_block().map_err(|errno| format!("signals cannot be blocked: {errno}"))?;
     // Before anything else is opened: the helper is to have nothing but its socket.
-    let helper = Helper::start().map_err(|error| format!("the helper process cannot be started: {error}"))?;
+    let network = options.boot.as_ref().is_some_and(|boot| boot.network);
+    let helper = Helper::start(Mandate { paths: options.paths(), network })
+        .map_err(|error| format!("the helper process cannot be started: {error}"))?;
     // What the configuration holds may be keys: no core file, as with the helper.
     nix::sys::prctl::set_dumpable(false).map_err(|errno| format!("core files cannot be forbidden: {errno}"))?;
     logger::init(options.program.name(), destination(&options), options.tron);
     let descriptors = raise_descriptor_limit();
     let directory = runtime_directory(options.program);
     let is_boot = options.boot.is_some();
-    match Daemon::new(options, helper, &mask, &directory, descriptors)?.run()? {
+    let daemon = Daemon::new(options, helper, &mask, &directory, descriptors)?;
+    // Nothing that others wrote has been read so far, but what the kernel, the firmware and the administrator did.
+    confine(&directory);
+    match daemon.run()? {
         Ended::Stopped if is_boot => Err("stopped before what is waited for was there".to_owned()),
         ended => Ok(ended),
     }
@@ -116,6 +126,20 @@ fn destination(options: &Options) -> Destination {
         Some(boot) if boot.kmsg => Destination::Kernel,
         _ if options.syslog => Destination::Syslog,
         _ => Destination::StandardError,
+    }
+}
+
+/// Leaves the process what the loop needs, for good.
+fn confine(directory: &Path) {
+    // There has to be one by now: a rule is about what exists. Where it cannot be made, that is said when it is needed.
+    let _ = fs::create_dir_all(registry::DIRECTORY);
+    let places = Places {
+        read: ["/sys/class", "/sys/devices", registry::SEQNUM].map(PathBuf::from).into(),
+        write: vec![directory.to_owned(), registry::DIRECTORY.into()],
+    };
+    let lacks = confine::confine(&places);
+    if !lacks.is_empty() {
+        log::warn!("not all privileges could be given up: {}; going on with more than is needed", lacks.join(", "));
     }
 }
 

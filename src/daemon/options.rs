@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use pico_args::Arguments;
 
 use crate::bus::Role;
+use crate::config::Paths;
 use crate::core::Roles;
 use crate::daemon::boot::{self, Boot};
 
@@ -99,6 +100,18 @@ pub struct Options {
     pub no_wait: bool,
     /// Of `stas boot`.
     pub boot: Option<Boot>,
+}
+
+impl Options {
+    /// Where the configuration is.
+    pub fn paths(&self) -> Paths {
+        let roles = self.program.roles();
+        Paths {
+            finder: roles.finder.then(|| self.finder_conf.clone()),
+            connector: roles.connector.then(|| self.connector_conf.clone()),
+            sys: self.sys_conf.clone(),
+        }
+    }
 }
 
 /// What the command line asks for.

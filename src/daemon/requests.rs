@@ -1,17 +1,20 @@
 //! What the daemon asks of the helper process, and what becomes of the answers.
 //!
 //! Knows which options this kernel has, fills in the connect request, and turns replies into events. When the helper
-//! dies, each open request fails and another helper is started.
+//! dies, each open request fails and the one in reserve takes its place.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use serde::de::DeserializeOwned;
 
 use crate::config::settings::{ConnectOptions, HostIdentity, Secret};
+use crate::config::{Configuration, Exclusions};
 use crate::core::device::{ControllerKind, Device};
 use crate::core::links::{LinkId, needs_discovery_option};
 use crate::core::{Event, Ticket};
@@ -45,6 +48,27 @@ enum Purpose {
     FcPorts,
     /// For the HFI of this number.
     Network(usize),
+    Configuration,
+    Exclusions,
+    Rule,
+    Reserve,
+}
+
+/// What came of a request.
+#[derive(Debug)]
+pub enum Outcome {
+    Event(Event),
+    /// The network was changed for the HFI of this number, or could not be.
+    Network {
+        hfi: usize,
+        outcome: Result<(), Failure>,
+    },
+    Configuration(Result<Configuration, Failure>),
+    Exclusions(Result<Exclusions, Failure>),
+    /// Whether nvme-cli's udev rule is out of force.
+    Rule(bool),
+    /// Another helper is in reserve, or not.
+    Reserve(Result<(), Failure>),
 }
 
 #[derive(Debug)]
@@ -63,15 +87,6 @@ pub struct Requests {
     looks_in_vain: bool,
     /// Taken in, but not yet turned into events.
     arrived: VecDeque<Arrival>,
-}
-
-/// What a request has come to.
-#[derive(Debug)]
-pub enum Answer {
-    /// For the state machines.
-    Event(Box<Event>),
-    /// A change of the network, for the HFI of that number.
-    Network { hfi: usize, outcome: Result<(), Failure> },
 }
 
 /// What came back for a request.
@@ -176,13 +191,51 @@ impl Requests {
         }
     }
 
-    /// Changes the network for the HFI of a number: [`Answer::Network`] follows.
+    /// Changes the network for the HFI of a number: [`Outcome::Network`] follows.
     pub fn change_network(&mut self, hfi: usize, requests: Vec<u8>) {
         self.send(&Request::ChangeNetwork(requests), Purpose::Network(hfi));
     }
 
+    /// [`Outcome::Configuration`] follows.
+    pub fn read_configuration(&mut self) {
+        self.send(&Request::ReadConfiguration, Purpose::Configuration);
+    }
+
+    /// The same, waited for: before there is a loop that would have to wait as well.
+    pub fn wait_for_configuration(&mut self) -> Result<Configuration, String> {
+        self.read_configuration();
+        loop {
+            if let Some(arrival) = self.arrived.pop_front() {
+                let configuration: Result<Configuration, _> = told(arrival.reply, arrival.page);
+                return configuration.map_err(|failure| failure.to_string());
+            }
+            let events = PollFlags::POLLIN;
+            poll(&mut [PollFd::new(self.helper.as_fd(), events)], PollTimeout::NONE)
+                .map_err(|errno| errno.to_string())?;
+            self.receive().map_err(|error| error.to_string())?;
+        }
+    }
+
+    /// [`Outcome::Exclusions`] follows.
+    pub fn read_exclusions(&mut self) {
+        self.send(&Request::ReadExclusions, Purpose::Exclusions);
+    }
+
+    /// [`Outcome::Rule`] follows.
+    pub fn override_rule(&mut self, on: bool) {
+        self.send(&Request::OverrideRule(on), Purpose::Rule);
+    }
+
+    /// Has another helper made if there is none in reserve (any more): [`Outcome::Reserve`] follows. To be called on SIGCHLD.
+    pub fn mind_reserve(&mut self) {
+        let is_asked_for = self.open.values().any(|purpose| matches!(purpose, Purpose::Reserve));
+        if !is_asked_for && self.helper.lacks_reserve() {
+            self.send(&Request::Another, Purpose::Reserve);
+        }
+    }
+
     /// Takes in the replies that have arrived. Every uevent that the kernel sent before them must have been handled
-    /// before their events are: call this first, then drain the uevents, then ask [`Requests::poll_answer`].
+    /// before their events are: call this first, then drain the uevents, then ask [`Requests::poll_outcome`].
     pub fn receive(&mut self) -> io::Result<()> {
         self.helper.flush()?;
         while let Some((id, reply, page)) = self.helper.recv()? {
@@ -193,10 +246,10 @@ impl Requests {
         Ok(())
     }
 
-    /// The next event. What sysfs shows of a new controller is looked up only now: had it gone before the uevents were
+    /// The next outcome. What sysfs shows of a new controller is looked up only now: had it gone before the uevents were
     /// drained, it is not there; if it goes later, its uevent is still to come. If it cannot be looked up, all replies
     /// wait: a connection of ours that we did not know of would be nobody's. It is noted whose it is.
-    pub fn poll_answer(&mut self, now: Instant, sysfs: &Sysfs, claims: &mut Claims) -> Option<Answer> {
+    pub fn poll_outcome(&mut self, now: Instant, sysfs: &Sysfs, claims: &mut Claims) -> Option<Outcome> {
         if self.look_again.is_some_and(|at| at > now) {
             return None;
         }
@@ -213,7 +266,7 @@ impl Requests {
                     if let Some(device) = &device {
                         claims.made(&device.name, owner);
                     }
-                    Some(Answer::Event(Box::new(Event::Connected { ticket, outcome: Ok(device) })))
+                    Some(Outcome::Event(Event::Connected { ticket, outcome: Ok(device) }))
                 }
                 Err(error) => {
                     if !std::mem::replace(&mut self.looks_in_vain, true) {
@@ -226,10 +279,24 @@ impl Requests {
             };
         }
         let Arrival { purpose, reply, page } = arrival;
-        let event = match (purpose, reply, page) {
-            (Purpose::Network(hfi), Reply::NetworkChanged, _) => {
-                return Some(Answer::Network { hfi, outcome: Ok(()) });
+        Some(match (purpose, reply) {
+            (Purpose::Network(hfi), Reply::NetworkChanged) => Outcome::Network { hfi, outcome: Ok(()) },
+            (Purpose::Network(hfi), Reply::Failed(failure)) => Outcome::Network { hfi, outcome: Err(failure) },
+            (Purpose::Configuration, reply) => Outcome::Configuration(told(reply, page)),
+            (Purpose::Exclusions, reply) => Outcome::Exclusions(told(reply, page)),
+            (Purpose::Reserve, Reply::Another { .. }) => Outcome::Reserve(Ok(())),
+            (Purpose::Reserve, Reply::Failed(failure)) => Outcome::Reserve(Err(failure)),
+            (Purpose::Rule, Reply::RuleOverridden(overridden, complaint)) => {
+                complaint.inspect(|complaint| log::warn!("{complaint}"));
+                Outcome::Rule(overridden)
             }
+            (Purpose::Rule, _) => Outcome::Rule(false),
+            (purpose, reply) => Outcome::Event(self.event(now, purpose, reply, page)),
+        })
+    }
+
+    fn event(&mut self, now: Instant, purpose: Purpose, reply: Reply, page: Option<Box<[u8]>>) -> Event {
+        match (purpose, reply, page) {
             (Purpose::Options, Reply::Failed(failure), _) => {
                 log::error!(
                     "{FABRICS}: cannot be read: {failure}; nothing can be connected, trying again every minute"
@@ -237,7 +304,7 @@ impl Requests {
                 self.ask_again = now.checked_add(ASK_AGAIN);
                 Event::FabricsReady(self.is_ready())
             }
-            (purpose, Reply::Failed(failure), _) => return Some(failed(purpose, failure)),
+            (purpose, Reply::Failed(failure), _) => failed(purpose, failure),
             (Purpose::Options, Reply::Options(options), _) => {
                 self.options = options;
                 Event::FabricsReady(true)
@@ -252,9 +319,8 @@ impl Requests {
             (Purpose::Resolve(ticket), Reply::Resolved(addresses), _) => {
                 Event::Resolved { ticket, outcome: Ok(addresses) }
             }
-            (purpose, _, _) => return Some(failed(purpose, Failure::BadReply)),
-        };
-        Some(Answer::Event(Box::new(event)))
+            (purpose, _, _) => failed(purpose, Failure::BadReply),
+        }
     }
 
     /// Whether the kernel can be asked to connect.
@@ -272,11 +338,9 @@ impl Requests {
         self.helper.has_died()
     }
 
-    /// Starts another helper. What was asked of the old one has failed, as far as anybody can tell.
-    pub fn restart(&mut self) -> io::Result<()> {
-        // Collects the old one if it has ended.
-        self.helper.has_died();
-        self.helper = Helper::start()?;
+    /// The helper in reserve takes the place of the one that died. What was asked of that has failed, as far as anybody can tell.
+    pub fn take_over(&mut self) -> io::Result<()> {
+        self.helper.take_over()?;
         for (_, purpose) in std::mem::take(&mut self.open) {
             self.fail(purpose, Failure::ChildDied);
         }
@@ -337,10 +401,24 @@ impl AsRawFd for Requests {
     }
 }
 
-fn failed(purpose: Purpose, failure: Failure) -> Answer {
-    let event = match purpose {
-        Purpose::Network(hfi) => return Answer::Network { hfi, outcome: Err(failure) },
-        Purpose::Options => Event::FabricsReady(false),
+/// What a long reply says.
+fn told<T: DeserializeOwned>(reply: Reply, text: Option<Box<[u8]>>) -> Result<T, Failure> {
+    match (reply, text) {
+        (Reply::Text { .. }, Some(text)) => serde_json::from_slice(&text).map_err(|_| Failure::BadReply),
+        (Reply::Failed(failure), _) => Err(failure),
+        _ => Err(Failure::BadReply),
+    }
+}
+
+fn failed(purpose: Purpose, failure: Failure) -> Event {
+    match purpose {
+        // The others are no events.
+        Purpose::Options
+        | Purpose::Network(_)
+        | Purpose::Configuration
+        | Purpose::Exclusions
+        | Purpose::Rule
+        | Purpose::Reserve => Event::FabricsReady(false),
         Purpose::FcPorts => {
             if failure != Failure::Gone {
                 log::warn!("{FC_DISCOVERY}: {failure}; discovery controllers on Fibre Channel may be missed");
@@ -353,8 +431,7 @@ fn failed(purpose: Purpose, failure: Failure) -> Answer {
         Purpose::Inquire(ticket) => Event::Inquired { ticket, outcome: Err(failure) },
         Purpose::Page(ticket) => Event::PageRead { ticket, outcome: Err(failure.to_string()) },
         Purpose::Resolve(ticket) => Event::Resolved { ticket, outcome: Err(failure.to_string()) },
-    };
-    Answer::Event(Box::new(event))
+    }
 }
 
 fn connect_request(

@@ -1,4 +1,4 @@
-//! The configuration in force: read at start and on SIGHUP.
+//! The configuration in force: read at start and on SIGHUP, by the helper.
 //!
 //! At start, what is wrong with a file of nvme-stas' dialect costs only itself, as there. A reload is stricter, for it
 //! could cost storage that is in use: with a mistake that was not there before, or with a file gone, nothing changes.
@@ -9,10 +9,10 @@ use std::path::PathBuf;
 use log::Level;
 
 use crate::config::settings::{ConnectorSettings, FinderSettings, HostIdentity, IpFamily};
-use crate::config::{self, Finding, Loaded, Severity};
+use crate::config::{self, Configuration, Finding, Severity};
 use crate::core::Event;
 use crate::core::nbft::{Configured, Entries};
-use crate::daemon::options::Options;
+use crate::daemon::options::Program;
 
 /// Who this host is, and what its administrator wants.
 #[derive(Debug)]
@@ -27,71 +27,47 @@ pub struct Settings {
     files: BTreeSet<PathBuf>,
 }
 
-/// Where the settings are.
-#[derive(Debug, Clone)]
-pub struct Paths {
-    finder: Option<PathBuf>,
-    connector: Option<PathBuf>,
-    sys: PathBuf,
-    /// Who this host is whatever its files say, as long as it is booted.
-    host: Option<HostIdentity>,
-}
-
-impl Paths {
-    /// `host`: who this host is, whatever its files say.
-    pub fn new(options: &Options, host: Option<HostIdentity>) -> Paths {
-        let roles = options.program.roles();
-        Paths {
-            finder: roles.finder.then(|| options.finder_conf.clone()),
-            connector: roles.connector.then(|| options.connector_conf.clone()),
-            sys: options.sys_conf.clone(),
-            host,
+impl Settings {
+    /// Logs what is remarkable about the files, and yields settings only if none has an error. `known`: who this host is,
+    /// whatever its files say; they may be missing then, for they need not be in an initramfs.
+    pub fn new(program: Program, configuration: Configuration, known: Option<HostIdentity>) -> Option<Settings> {
+        let Configuration { host, finder, connector, mut findings, files, .. } = configuration;
+        let host = match (host, known) {
+            (Ok(host), Some(HostIdentity { nqn, id, .. })) => Some(HostIdentity { nqn, id, ..host }),
+            (Ok(host), None) => Some(host),
+            (Err(_), Some(known)) => Some(known),
+            (Err(found), None) => {
+                findings.extend(found);
+                None
+            }
+        };
+        let mut mistakes = report(&findings);
+        let roles = program.roles();
+        if (roles.finder && finder.is_none()) || (roles.connector && connector.is_none()) {
+            return None;
         }
-    }
-
-    /// Where the host's name is known, its files may be missing: they need not be in an initramfs.
-    fn load_host(&self, mistakes: &mut BTreeSet<String>) -> Option<HostIdentity> {
-        let Some(known) = &self.host else {
-            return report(config::load_identity(&self.sys), mistakes);
-        };
-        let Ok(loaded) = config::load_identity(&self.sys) else {
-            return Some(known.clone());
-        };
-        let (nqn, id) = (known.nqn.clone(), known.id.clone());
-        report(Ok(loaded), mistakes).map(|host| HostIdentity { nqn, id, ..host })
-    }
-
-    /// Reads all files, logs what is remarkable, and yields settings only if none has an error.
-    pub fn load(&self) -> Option<Settings> {
-        let mut mistakes = BTreeSet::new();
-        let host = self.load_host(&mut mistakes);
-        let finder = self.finder.as_deref().map(|path| report(config::load_finder(path), &mut mistakes));
-        let connector = self.connector.as_deref().map(|path| report(config::load_connector(path), &mut mistakes));
-        // Only now, so that all files have been looked at and all that is wrong has been said.
-        let (host, finder, connector) = (host?, required(finder)?, required(connector)?);
+        let host = host?;
         let tron = finder.as_ref().is_some_and(|finder| finder.common.tron)
             || connector.as_ref().is_some_and(|connector| connector.common.tron);
-        let paths = [Some(&self.sys), self.finder.as_ref(), self.connector.as_ref()];
-        let files = paths.into_iter().flatten().filter(|path| path.exists()).cloned().collect();
-        let (finder, connector) = (finder.map(Box::new), connector.map(Box::new));
-        let mut settings = Settings { host, tron, finder, connector, mistakes, files };
+        let mut settings = Settings { host, tron, finder, connector, mistakes: BTreeSet::new(), files };
         for complaint in settings.contradictions() {
             log::error!("{complaint}");
-            settings.mistakes.insert(complaint);
+            mistakes.insert(complaint);
         }
+        settings.mistakes = mistakes;
         Some(settings)
     }
 
     /// The same for a reload; `None` also where the files are worse than those of the running settings.
-    pub fn reload(&self, running: &Settings) -> Option<Settings> {
-        let mut settings = self.load()?;
-        for path in running.files.difference(&settings.files) {
+    pub fn anew(&self, program: Program, configuration: Configuration) -> Option<Settings> {
+        let mut settings = Settings::new(program, configuration, None)?;
+        for path in self.files.difference(&settings.files) {
             log::error!("{}: is gone; put it back, empty if nothing is to be configured", path.display());
         }
-        if !running.files.is_subset(&settings.files) || !settings.mistakes.is_subset(&running.mistakes) {
+        if !self.files.is_subset(&settings.files) || !settings.mistakes.is_subset(&self.mistakes) {
             return None;
         }
-        settings.keep_identity(running);
+        settings.keep_identity(self);
         Some(settings)
     }
 }
@@ -153,21 +129,9 @@ impl Settings {
     }
 }
 
-/// A role that this process does not have needs no settings; one that it has does.
-fn required<S>(settings: Option<Option<S>>) -> Option<Option<S>> {
-    match settings {
-        Some(None) => None,
-        Some(settings) => Some(settings),
-        None => Some(None),
-    }
-}
-
-/// Logs the findings about a file; mistakes are also noted, without the line, which moves.
-fn report<S>(outcome: Result<Loaded<S>, Vec<Finding>>, mistakes: &mut BTreeSet<String>) -> Option<S> {
-    let (settings, findings) = match outcome {
-        Ok(Loaded { settings, findings }) => (Some(settings), findings),
-        Err(findings) => (None, findings),
-    };
+/// Logs findings; the mistakes among them are returned, without the line, which moves.
+fn report(findings: &[Finding]) -> BTreeSet<String> {
+    let mut mistakes = BTreeSet::new();
     for finding in findings {
         let level = match finding.severity {
             Severity::Error => Level::Error,
@@ -179,12 +143,13 @@ fn report<S>(outcome: Result<Loaded<S>, Vec<Finding>>, mistakes: &mut BTreeSet<S
             mistakes.insert(format!("{} {:?} {}", finding.path.display(), finding.key, finding.message));
         }
     }
-    settings
+    mistakes
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Paths;
     use std::fs;
 
     /// The files of a `stacd` in a directory of its own.
@@ -192,10 +157,18 @@ mod tests {
         let directory = std::env::temp_dir().join(format!("stas-settings-{}-{name}", std::process::id()));
         fs::create_dir_all(&directory).unwrap();
         let connector = Some(directory.join("stacd.conf"));
-        let paths = Paths { finder: None, connector, sys: directory.join("sys.conf"), host: None };
+        let paths = Paths { finder: None, connector, sys: directory.join("sys.conf") };
         fs::write(&paths.sys, "nqn = \"nqn.a\"\nid = \"f0e1d2c3-b4a5-4697-8879-6a5b4c3d2e1f\"\n").unwrap();
         fs::write(paths.connector.as_ref().unwrap(), stacd_conf).unwrap();
         paths
+    }
+
+    fn load(paths: &Paths) -> Option<Settings> {
+        Settings::new(Program::Stacd, paths.read(), None)
+    }
+
+    fn reload(running: &Settings, paths: &Paths) -> Option<Settings> {
+        running.anew(Program::Stacd, paths.read())
     }
 
     const INI: &str = "[Controllers]\ncontroller=transport=tcp;traddr=192.0.2.1;trsvcid=4420;nqn=nqn.x\nodd=1\n";
@@ -204,32 +177,32 @@ mod tests {
     fn a_reload_with_a_new_mistake_changes_nothing() {
         let paths = paths("mistake", INI);
         let conf = paths.connector.clone().unwrap();
-        let running = paths.load().unwrap();
-        assert!(paths.reload(&running).is_some(), "the mistake that was there before is no news");
+        let running = load(&paths).unwrap();
+        assert!(reload(&running, &paths).is_some(), "the mistake that was there before is no news");
         for broken in [INI.replace("tcp", "tpc"), INI.replace("[Controllers]", "[Contrlolers]"), "kato = yes".into()] {
             fs::write(&conf, &broken).unwrap();
-            assert!(paths.reload(&running).is_none(), "{broken}");
+            assert!(reload(&running, &paths).is_none(), "{broken}");
         }
         fs::write(&conf, format!("# moved\n{INI}")).unwrap();
-        assert!(paths.reload(&running).is_some());
+        assert!(reload(&running, &paths).is_some());
     }
 
     #[test]
     fn a_reload_without_the_file_changes_nothing() {
         let paths = paths("gone", INI);
-        let running = paths.load().unwrap();
+        let running = load(&paths).unwrap();
         fs::remove_file(paths.connector.as_ref().unwrap()).unwrap();
-        assert!(paths.reload(&running).is_none());
-        assert!(paths.load().is_some(), "at start there need not be one");
+        assert!(reload(&running, &paths).is_none());
+        assert!(load(&paths).is_some(), "at start there need not be one");
     }
 
     #[test]
     fn a_reload_does_not_change_who_we_are() {
         let paths = paths("identity", INI);
-        let running = paths.load().unwrap();
+        let running = load(&paths).unwrap();
         let sys_conf = fs::read_to_string(&paths.sys).unwrap().replace("nqn.a", "nqn.b");
         fs::write(&paths.sys, sys_conf).unwrap();
-        assert_eq!(paths.reload(&running).unwrap().host.nqn, "nqn.a");
-        assert_eq!(paths.load().unwrap().host.nqn, "nqn.b");
+        assert_eq!(reload(&running, &paths).unwrap().host.nqn, "nqn.a");
+        assert_eq!(load(&paths).unwrap().host.nqn, "nqn.b");
     }
 }

@@ -17,28 +17,28 @@ const FILES: [&str; 2] = ["/proc/self/mountinfo", "/proc/swaps"];
 #[derive(Debug)]
 pub struct Uses {
     token: Token,
-    /// Those that are watched.
+    /// Open from the start, for later we may not open them.
     files: Vec<File>,
+    watched: bool,
 }
 
 impl Uses {
     pub fn new(token: Token) -> Uses {
-        Uses { token, files: Vec::new() }
+        // What cannot be watched is looked at by time all the same.
+        let files = FILES.into_iter().filter_map(|path| File::open(path).ok()).collect();
+        Uses { token, files, watched: false }
     }
 
-    /// Watches or not. What cannot be watched is looked at by time all the same.
+    /// Watches or not. What happened while nobody watched may be told at once.
     pub fn watch(&mut self, wanted: bool, registry: &Registry) {
-        match wanted {
-            true if self.files.is_empty() => {
-                let files = FILES.into_iter().filter_map(|path| File::open(path).ok());
-                let register = |file: &File| {
-                    registry.register(&mut SourceFd(&file.as_raw_fd()), self.token, Interest::PRIORITY).is_ok()
-                };
-                self.files = files.filter(register).collect();
-            }
-            true => {}
-            // A descriptor that is closed is not watched any more.
-            false => self.files.clear(),
+        if wanted == std::mem::replace(&mut self.watched, wanted) {
+            return;
+        }
+        for fd in self.files.iter().map(AsRawFd::as_raw_fd) {
+            let _ = match wanted {
+                true => registry.register(&mut SourceFd(&fd), self.token, Interest::PRIORITY),
+                false => registry.deregister(&mut SourceFd(&fd)),
+            };
         }
     }
 }

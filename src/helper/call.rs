@@ -3,15 +3,17 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
+use serde::Serialize;
 
 use super::message::{Capabilities, ConnectRequest, ControllerIdentity, Failure, RegisterRequest, Reply, Request};
-use super::resolve::resolve;
-use super::{page, registration};
-use crate::config::read_key;
+use super::resolve::{SOURCES, resolve};
+use super::{Mandate, page, registration, udev_rule};
 use crate::config::settings::path_of;
+use crate::config::{Exclusions, read_key};
+use crate::confine::{Places, confine};
 use crate::core::device::Device;
 use crate::kernel::in_use::Host;
 use crate::kernel::keyring::{self, KeyType};
@@ -21,7 +23,7 @@ use crate::kernel::{admin, fabrics, interfaces};
 /// Longer than any reply or option list.
 const REPLY_MAX: u64 = 4096;
 
-pub fn perform(request: Request) -> (Reply, Option<OwnedFd>) {
+pub fn perform(request: Request, mandate: &Mandate) -> (Reply, Option<OwnedFd>) {
     let result = match request {
         Request::ReadOptions => read_options().map(|options| (Reply::Options(options), None)),
         Request::Connect(request) => connect(*request).map(|reply| (reply, None)),
@@ -30,18 +32,31 @@ pub fn perform(request: Request) -> (Reply, Option<OwnedFd>) {
             let host = (!even_if_used).then_some(&host);
             Sysfs::new(sysfs::CLASS).disconnect(&controller, host).map(|()| (Reply::Disconnected, None))
         }
-        Request::Resolve(name) => resolve(&name).map(|addresses| (Reply::Resolved(addresses), None)),
+        Request::Resolve(name) => {
+            // What name servers answer is read here. What cannot be given up the daemon has said by now.
+            confine(&Places { read: SOURCES.map(PathBuf::from).into(), write: Vec::new() });
+            resolve(&name).map(|addresses| (Reply::Resolved(addresses), None))
+        }
         Request::AskFcPorts => {
             fs::write(sysfs::FC_DISCOVERY, "add").map(|()| (Reply::FcPortsTold, None)).map_err(errno)
         }
+        Request::ChangeNetwork(_) if !mandate.network => Err(Failure::Errno(Errno::EPERM as i32)),
         Request::ChangeNetwork(requests) => interfaces::change(&requests)
             .map(|()| (Reply::NetworkChanged, None))
             .map_err(|refusal| Failure::Refused(refusal.to_string())),
+        Request::OverrideRule(on) => {
+            let (overridden, complaint) = udev_rule::set_aside(on);
+            Ok((Reply::RuleOverridden(overridden, complaint), None))
+        }
         Request::Register(request) => register(&request).map(|reply| (reply, None)),
         Request::Inquire { identity, pleo } => inquire(&identity, pleo).map(|reply| (reply, None)),
         Request::ReadLogPage { identity, port_local } => {
             read_log_page(&identity, port_local).map(|(reply, page)| (reply, Some(page)))
         }
+        Request::ReadConfiguration => hand_over(&mandate.paths.read()),
+        Request::ReadExclusions => hand_over(&Exclusions::read()),
+        // Only the helper process itself can do that.
+        Request::Another => Err(Failure::NoChild(Errno::EPERM as i32)),
     };
     result.unwrap_or_else(|failure| (Reply::Failed(failure), None))
 }
@@ -119,6 +134,12 @@ fn read_log_page(identity: &ControllerIdentity, port_local: bool) -> Result<(Rep
     let page = admin::read_discovery_log_page(&file, port_local)?;
     let file = page::write(&page).map_err(errno)?;
     Ok((Reply::LogPage { bytes: page.len() as u64 }, file))
+}
+
+fn hand_over(told: &impl Serialize) -> Result<(Reply, Option<OwnedFd>), Failure> {
+    let text = serde_json::to_vec(told).map_err(|_| Failure::BadReply)?;
+    let file = page::write(&text).map_err(errno)?;
+    Ok((Reply::Text { bytes: text.len() as u64 }, Some(file)))
 }
 
 /// The controller described, and what sysfs shows of it.

@@ -35,6 +35,15 @@ pub enum Request {
     AskFcPorts,
     /// Change the network: a row of requests as in `wire::rtnetlink`. To switch an interface on may take its driver seconds.
     ChangeNetwork(Vec<u8>),
+    /// Put nvme-cli's udev rule out of force where udev is in use and the rule would be in our way, or put it in force again.
+    OverrideRule(bool),
+    /// Read the daemon's configuration. Where that is, the helper knows from the start: a path that is asked for could be that
+    /// of anything.
+    ReadConfiguration,
+    /// Read what no program of this host is to connect.
+    ReadExclusions,
+    /// Make another helper process, to be in reserve.
+    Another,
 }
 
 /// NQN, address and transport are those of the connection.
@@ -140,11 +149,22 @@ pub enum Reply {
     Disconnected,
     FcPortsTold,
     NetworkChanged,
+    /// Whether the rule is out of force now, and what went wrong, for the log.
+    RuleOverridden(bool, Option<String>),
+    /// Its socket comes with this message.
+    Another {
+        pid: i32,
+    },
     /// `false`: the controller does not take registrations.
     Registered(bool),
     Capabilities(Capabilities),
     /// The page is in the sealed memory file that comes with this message.
     LogPage {
+        bytes: u64,
+    },
+    /// A [`Configuration`](crate::config::Configuration) or its [`Exclusions`](crate::config::Exclusions), as JSON in a sealed
+    /// memory file likewise.
+    Text {
         bytes: u64,
     },
     /// Addresses of the name that was asked for, some with a zone: at least one, in no particular order.

@@ -10,12 +10,17 @@
 //! ```
 //!
 //! A child answers by itself; for one that died without, the helper answers. So each request gets exactly one reply, in any
-//! order, unless the helper itself dies: then [`Helper::has_died`], and the daemon starts another one and re-reads sysfs.
-//! The helper outlives the signals that end the daemon and exits when the daemon's end of the pair closes. It parses nothing
-//! that comes from the network beyond the header of a log page and the answers of name servers.
+//! order, unless the helper itself dies: then [`Helper::has_died`], and the daemon re-reads sysfs. The daemon cannot start
+//! another helper, for it has given up its privileges by then (see [`crate::confine`]). So there are two from the start: one
+//! in reserve takes the place of the one that died, and makes the next one.
+//!
+//! The helper outlives the signals that end the daemon and exits when the daemon's end of the pair closes. It keeps the
+//! privileges of root, so it trusts no request: what it is asked for has a type, and each field is checked again here. It parses
+//! nothing that comes from the network beyond the header of a log page and the answers of name servers.
 //!
 //! `message` is what is said, `packet` how, `process` the helper, `call` what its children do (`registration`: what they say of
-//! this host; `resolve`: how host names become addresses), `page` how a log page is handed over. `memory` keeps no keys.
+//! this host; `resolve`: how host names become addresses; `udev_rule`: what stands in for nvme-cli's), `page` how what is too
+//! long for a packet is handed over. `memory` keeps no keys.
 
 mod call;
 mod memory;
@@ -25,10 +30,12 @@ mod page;
 mod process;
 mod registration;
 pub mod resolve;
+mod udev_rule;
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::rc::Rc;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -36,52 +43,64 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 
+use crate::config::Paths;
 use message::{Failure, Reply, Request, RequestId};
 
 /// What a child does with its request. The descriptor goes with the reply.
-pub type Call = fn(Request) -> (Reply, Option<OwnedFd>);
+pub type Call = Rc<dyn Fn(Request) -> (Reply, Option<OwnedFd>)>;
 
-/// A reply; with [`Reply::LogPage`] comes the page, as long as the reply says.
+/// A reply; with [`Reply::LogPage`] and [`Reply::Text`] comes what is announced, as long as the reply says.
 pub type Answer = (RequestId, Reply, Option<Box<[u8]>>);
 
 /// The daemon's side. Nothing here blocks.
 #[derive(Debug)]
 pub struct Helper {
-    socket: OwnedFd,
-    pid: Pid,
+    active: Peer,
+    /// Waits to take its place.
+    reserve: Option<Peer>,
+    /// Former ones that were on their way out when they were replaced.
+    former: Vec<Pid>,
     last_id: RequestId,
-    /// Packets that the socket had no room for.
-    unsent: VecDeque<Vec<u8>>,
     buffer: Vec<u8>,
 }
 
+/// One helper process.
+#[derive(Debug)]
+struct Peer {
+    socket: OwnedFd,
+    /// A child of ours.
+    pid: Pid,
+    /// Packets that the socket had no room for.
+    unsent: VecDeque<Vec<u8>>,
+}
+
+/// What helpers know from their start, so that no request can say otherwise.
+#[derive(Debug, Clone, Default)]
+pub struct Mandate {
+    /// Where the daemon's configuration is.
+    pub paths: Paths,
+    /// The network may be changed: `stas boot --network`.
+    pub network: bool,
+}
+
 impl Helper {
-    /// Forks the helper. The calling process must have a single thread; it is best done before anything is opened, although
-    /// the helper closes whatever it inherits.
-    pub fn start() -> io::Result<Helper> {
-        Helper::start_with(call::perform)
+    /// Forks the helper and its reserve. The calling process must have a single thread, and all privileges that requests
+    /// take; it is best done before anything is opened, although the helpers close whatever they inherit.
+    pub fn start(mandate: Mandate) -> io::Result<Helper> {
+        Helper::start_with(move |request| call::perform(request, &mandate))
     }
 
     /// The same with other deeds, for tests.
-    pub fn start_with(call: Call) -> io::Result<Helper> {
-        let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
-        fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-        // SAFETY: with a single thread there is no lock that another thread could have left held for the child.
-        #[allow(unsafe_code)]
-        let fork = unsafe { fork() }?;
-        match fork {
-            ForkResult::Parent { child } => {
-                let buffer = vec![0; packet::PACKET_MAX];
-                Ok(Helper { socket: ours, pid: child, last_id: 0, unsent: VecDeque::new(), buffer })
-            }
-            ForkResult::Child => process::main(theirs, call),
-        }
+    pub fn start_with(call: impl Fn(Request) -> (Reply, Option<OwnedFd>) + 'static) -> io::Result<Helper> {
+        let call: Call = Rc::new(call);
+        let (active, reserve) = (Peer::start(&call)?, Peer::start(&call)?);
+        Ok(Helper { active, reserve: Some(reserve), former: vec![], last_id: 0, buffer: vec![0; packet::PACKET_MAX] })
     }
 
     /// Hands a request over, or keeps it until there is room. Fails when the helper is gone or the request is absurdly long.
     pub fn send(&mut self, request: &Request) -> io::Result<RequestId> {
         let id = self.last_id.wrapping_add(1);
-        self.unsent.push_back(packet::encode(id, request)?);
+        self.active.unsent.push_back(packet::encode(id, request)?);
         self.last_id = id;
         self.flush()?;
         Ok(id)
@@ -89,6 +108,85 @@ impl Helper {
 
     /// Sends what is kept, as far as there is room: to be called when the socket becomes writable.
     pub fn flush(&mut self) -> io::Result<()> {
+        self.active.flush()
+    }
+
+    /// How many requests wait for room.
+    pub fn unsent(&self) -> usize {
+        self.active.unsent.len()
+    }
+
+    /// The next reply, `None` when there is none at the moment. What a log page says is still the controller's
+    /// claim. Fails when the helper is gone.
+    pub fn recv(&mut self) -> io::Result<Option<Answer>> {
+        let (length, file) = match packet::recv(self.active.socket.as_fd(), &mut self.buffer) {
+            Ok(Some(received)) => received,
+            Ok(None) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Err(Errno::EAGAIN) => return Ok(None),
+            Err(errno) => return Err(errno.into()),
+        };
+        let (id, reply) = packet::decode(self.buffer.get(..length).unwrap_or_default())?;
+        match (&reply, file) {
+            (Reply::LogPage { bytes } | Reply::Text { bytes }, file) => match page::read(file, *bytes) {
+                Ok(page) => Ok(Some((id, reply, Some(page)))),
+                Err(error) => Ok(Some((id, Reply::Failed(Failure::BadPage(error.to_string())), None))),
+            },
+            (Reply::Another { pid }, Some(socket)) => {
+                let unsent = VecDeque::new();
+                self.reserve = Some(Peer { socket, pid: Pid::from_raw(*pid), unsent });
+                Ok(Some((id, reply, None)))
+            }
+            // A descriptor that was not to be had; the new process ends with it.
+            (Reply::Another { .. }, None) => {
+                Ok(Some((id, Reply::Failed(Failure::NoChild(Errno::EMFILE as i32)), None)))
+            }
+            _ => Ok(Some((id, reply, None))),
+        }
+    }
+
+    /// The helper's process id.
+    pub fn pid(&self) -> Pid {
+        self.active.pid
+    }
+
+    /// Whether the helper process has ended: to be asked on SIGCHLD. The socket need not tell, because children stuck in the
+    /// kernel keep it open.
+    pub fn has_died(&self) -> bool {
+        self.active.has_died()
+    }
+
+    /// Whether there is no process in reserve (any more): likewise. [`Request::Another`] makes one.
+    pub fn lacks_reserve(&mut self) -> bool {
+        self.former.retain(|former| !has_died(*former));
+        self.reserve.take_if(|reserve| reserve.has_died());
+        self.reserve.is_none()
+    }
+
+    /// The one in reserve takes the place of the helper, whose requests are lost. Fails when there is none.
+    pub fn take_over(&mut self) -> io::Result<()> {
+        if self.lacks_reserve() {
+            return Err(Errno::ECHILD.into());
+        }
+        if let Some(reserve) = self.reserve.take() {
+            self.former.push(std::mem::replace(&mut self.active, reserve).pid);
+        }
+        Ok(())
+    }
+}
+
+impl Peer {
+    fn start(call: &Call) -> io::Result<Peer> {
+        let (ours, theirs) = pair()?;
+        // SAFETY: with a single thread there is no lock that another thread could have left held for the child.
+        #[allow(unsafe_code)]
+        let fork = unsafe { fork() }?;
+        match fork {
+            ForkResult::Parent { child } => Ok(Peer { socket: ours, pid: child, unsent: VecDeque::new() }),
+            ForkResult::Child => process::main(theirs, call.clone()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
         while let Some(packet) = self.unsent.front() {
             match packet::send(self.socket.as_fd(), packet, None) {
                 Ok(()) => drop(self.unsent.pop_front()),
@@ -103,44 +201,31 @@ impl Helper {
         Ok(())
     }
 
-    /// How many requests wait for room.
-    pub fn unsent(&self) -> usize {
-        self.unsent.len()
+    fn has_died(&self) -> bool {
+        has_died(self.pid)
     }
+}
 
-    /// The next reply, `None` when there is none at the moment. What a log page says is still the controller's
-    /// claim. Fails when the helper is gone.
-    pub fn recv(&mut self) -> io::Result<Option<Answer>> {
-        let (length, file) = match packet::recv(self.socket.as_fd(), &mut self.buffer) {
-            Ok(Some(received)) => received,
-            Ok(None) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Err(Errno::EAGAIN) => return Ok(None),
-            Err(errno) => return Err(errno.into()),
-        };
-        let (id, reply) = packet::decode(self.buffer.get(..length).unwrap_or_default())?;
-        let Reply::LogPage { bytes } = reply else {
-            return Ok(Some((id, reply, None)));
-        };
-        match page::read(file, bytes) {
-            Ok(page) => Ok(Some((id, reply, Some(page)))),
-            Err(error) => Ok(Some((id, Reply::Failed(Failure::BadPage(error.to_string())), None))),
-        }
-    }
+/// Collects the status of a child that has ended.
+fn has_died(child: Pid) -> bool {
+    !matches!(waitpid(child, Some(WaitPidFlag::WNOHANG)), Ok(WaitStatus::StillAlive))
+}
 
-    /// The helper's process id.
-    pub fn pid(&self) -> Pid {
-        self.pid
-    }
-
-    /// Whether the helper process has ended: to be asked on SIGCHLD. The socket need not tell, because children stuck in the
-    /// kernel keep it open.
-    pub fn has_died(&self) -> bool {
-        !matches!(waitpid(self.pid, Some(WaitPidFlag::WNOHANG)), Ok(WaitStatus::StillAlive))
+impl AsFd for Helper {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.active.socket.as_fd()
     }
 }
 
 impl AsRawFd for Helper {
     fn as_raw_fd(&self) -> RawFd {
-        self.socket.as_raw_fd()
+        self.active.socket.as_raw_fd()
     }
+}
+
+/// The daemon's end, which does not block, and the helper's.
+fn pair() -> nix::Result<(OwnedFd, OwnedFd)> {
+    let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+    fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    Ok((ours, theirs))
 }

@@ -1,4 +1,5 @@
-//! A log page on its way from a child to the daemon: a memory file, sealed so that nobody can change it while it is read.
+//! A log page, or another long reply, on its way from a child to the daemon: a memory file, sealed so that nobody can change it
+//! while it is read.
 //!
 //! Pages have up to 16 MiB, too much for a packet.
 
@@ -16,7 +17,7 @@ const SEALS: SealFlag =
     SealFlag::F_SEAL_SHRINK.union(SealFlag::F_SEAL_GROW).union(SealFlag::F_SEAL_WRITE).union(SealFlag::F_SEAL_SEAL);
 
 pub fn write(page: &[u8]) -> io::Result<OwnedFd> {
-    let file = memfd_create("nvme-discovery-log", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
+    let file = memfd_create("stas-reply", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
     let mut file = File::from(file);
     file.write_all(page)?;
     fcntl(&file, FcntlArg::F_ADD_SEALS(SEALS))?;
@@ -26,15 +27,15 @@ pub fn write(page: &[u8]) -> io::Result<OwnedFd> {
 /// Reads a page of `bytes` bytes; refuses what is not sealed, of another size, or larger than a page may be.
 pub fn read(file: Option<OwnedFd>, bytes: u64) -> io::Result<Box<[u8]>> {
     let invalid = |why| io::Error::new(io::ErrorKind::InvalidData, why);
-    let file = File::from(file.ok_or_else(|| invalid("the helper process sent no log page"))?);
+    let file = File::from(file.ok_or_else(|| invalid("the helper process sent nothing with its reply"))?);
     let seals = SealFlag::from_bits_retain(fcntl(&file, FcntlArg::F_GET_SEALS)?);
     if !seals.contains(SEALS) {
-        return Err(invalid("the helper process sent a log page without seals"));
+        return Err(invalid("the helper process sent a reply without seals"));
     }
     let page_max = HEADER_SIZE as u64 + MAX_RECORDS * ENTRY_SIZE as u64;
-    let size = usize::try_from(bytes).map_err(|_| invalid("log page too large"))?;
+    let size = usize::try_from(bytes).map_err(|_| invalid("reply too large"))?;
     if bytes > page_max || file.metadata()?.len() != bytes {
-        return Err(invalid("the helper process sent a log page of the wrong size"));
+        return Err(invalid("the helper process sent a reply of the wrong size"));
     }
     let mut page = vec![0; size].into_boxed_slice();
     file.read_exact_at(&mut page, 0)?;
@@ -61,8 +62,8 @@ mod tests {
     #[test]
     fn what_is_not_a_sealed_page_of_that_size_is_refused() {
         let complaint = |file, bytes| read(file, bytes).unwrap_err().to_string();
-        assert_eq!(complaint(None, 1024), "the helper process sent no log page");
-        let wrong_size = "the helper process sent a log page of the wrong size";
+        assert_eq!(complaint(None, 1024), "the helper process sent nothing with its reply");
+        let wrong_size = "the helper process sent a reply of the wrong size";
         assert_eq!(complaint(Some(write(&[0; 1024]).unwrap()), 1025), wrong_size);
         let huge = 1024 + 16385 * 1024;
         let file = File::from(memfd_create("huge", MFdFlags::MFD_ALLOW_SEALING).unwrap());
@@ -70,6 +71,6 @@ mod tests {
         fcntl(&file, FcntlArg::F_ADD_SEALS(SEALS)).unwrap();
         assert_eq!(complaint(Some(file.into()), huge), wrong_size);
         let file = memfd_create("open", MFdFlags::MFD_ALLOW_SEALING).unwrap();
-        assert_eq!(complaint(Some(file), 0), "the helper process sent a log page without seals");
+        assert_eq!(complaint(Some(file), 0), "the helper process sent a reply without seals");
     }
 }

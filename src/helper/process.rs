@@ -1,6 +1,6 @@
 //! The helper process: waits for requests, forks a child for each, answers for children that died.
 //!
-//! It never makes a call that may block in the kernel itself.
+//! It never makes a call that may block in the kernel itself. Only it can make another one of its kind, for the daemon may not.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -13,9 +13,9 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 
-use super::Call;
 use super::message::{Failure, Reply, Request, RequestId};
 use super::packet::{self, PACKET_MAX};
+use super::{Call, pair};
 
 /// What a service manager or a terminal sends to the whole group when it means the daemon. The daemon's end of the socket is
 /// what ends the helper, and a connect that the kernel is at must not be torn.
@@ -82,8 +82,10 @@ impl Process {
                 let message = packet::decode(packet);
                 packet.fill(0);
                 // Without an id there is nobody to answer; the daemon does not send such packets.
-                if let Ok((id, request)) = message {
-                    self.start(id, request)?;
+                match message {
+                    Ok((id, Request::Another)) => self.make_another(id)?,
+                    Ok((id, request)) => self.start(id, request)?,
+                    Err(_) => {}
                 }
             }
         }
@@ -102,6 +104,21 @@ impl Process {
         Ok(())
     }
 
+    /// Makes a process like this one. It is the daemon's child, so that the daemon hears of its death.
+    fn make_another(&self, id: RequestId) -> nix::Result<()> {
+        let made = pair().and_then(|(ours, theirs)| match fork_sibling()? {
+            ForkResult::Child => main(theirs, self.call.clone()),
+            ForkResult::Parent { child } => Ok((ours, child)),
+        });
+        match made {
+            Ok((ours, child)) => {
+                let reply = packet::encode(id, &Reply::Another { pid: child.as_raw() }).map_err(|_| Errno::EINVAL)?;
+                packet::send(self.socket.as_fd(), &reply, Some(ours.as_fd()))
+            }
+            Err(errno) => self.fail(id, Failure::NoChild(errno as i32)),
+        }
+    }
+
     /// The life of a child.
     fn answer(&self, id: RequestId, request: Request) -> ! {
         name(match request {
@@ -114,6 +131,9 @@ impl Process {
             Request::Resolve(_) => c"stas-resolve",
             Request::AskFcPorts => c"stas-fc-ports",
             Request::ChangeNetwork(_) => c"stas-network",
+            Request::OverrideRule(_) => c"stas-udev-rule",
+            Request::ReadConfiguration | Request::ReadExclusions => c"stas-config",
+            Request::Another => c"stas-helper",
         });
         let (reply, file) = (self.call)(request);
         let sent = packet::encode(id, &reply)
@@ -146,8 +166,21 @@ impl Process {
     }
 }
 
-/// A helper started anew would otherwise hold on to the daemon's bus connection and sockets. Kernels before 5.9 cannot do it;
-/// there they stay open, which harms only a daemon whose helper has died once.
+/// fork(2), but the parent of the new process is ours (clone(2), `CLONE_PARENT`).
+fn fork_sibling() -> nix::Result<ForkResult> {
+    let flags = libc::c_long::from(libc::CLONE_PARENT | libc::SIGCHLD);
+    const NOTHING: libc::c_long = 0;
+    // SAFETY: as with fork(2) the new process has a copy of all memory, the stack included, and a single thread.
+    #[allow(unsafe_code)]
+    let result = unsafe { libc::syscall(libc::SYS_clone, flags, NOTHING, NOTHING, NOTHING, NOTHING) };
+    match Errno::result(result)? {
+        0 => Ok(ForkResult::Child),
+        child => Ok(ForkResult::Parent { child: Pid::from_raw(child as libc::pid_t) }),
+    }
+}
+
+/// A helper would otherwise hold on to what another one has. Kernels before 5.9 cannot do it; there it stays open, which harms
+/// only a daemon whose helper has died once.
 fn close_inherited(socket: &OwnedFd) {
     let kept = socket.as_raw_fd().unsigned_abs();
     for (first, last) in [(3, kept.saturating_sub(1)), (kept.saturating_add(1).max(3), u32::MAX)] {

@@ -18,6 +18,9 @@ use crate::wire::dns::{self, Answer, Kind};
 
 const HOSTS: &str = "/etc/hosts";
 const RESOLV_CONF: &str = "/etc/resolv.conf";
+const RANDOM: &str = "/dev/urandom";
+/// All files that are read.
+pub const SOURCES: [&str; 3] = [HOSTS, RESOLV_CONF, RANDOM];
 const DNS_PORT: u16 = 53;
 /// The limits of resolv.conf(5).
 const MAX_SERVERS: usize = 3;
@@ -206,7 +209,7 @@ fn is_timeout(error: &io::Error) -> bool {
 /// Not to be guessed by who would like to answer in the server's stead.
 fn random_id() -> io::Result<u16> {
     let mut bytes = [0; 2];
-    fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    fs::File::open(RANDOM)?.read_exact(&mut bytes)?;
     Ok(u16::from_ne_bytes(bytes))
 }
 

@@ -153,7 +153,7 @@ fn is_option_of(transport: Transport, option: &str) -> bool {
 /// returns the names. TLS over another transport than TCP is an error.
 pub fn drop_foreign(request: &mut ConnectRequest) -> Result<Vec<&'static str>, Failure> {
     let Some(transport) = Transport::parse(&request.transport) else {
-        return Err(Failure::BadField("transport is not one of tcp, rdma, fc, loop".to_owned()));
+        return Err(unknown_transport());
     };
     drop_unless(request, |option| is_option_of(transport, option))
         .map_err(|option| Failure::BadField(format!("{option} is not possible with transport {transport}")))
@@ -189,12 +189,22 @@ fn drop_unless(request: &mut ConnectRequest, keep: impl Fn(&str) -> bool) -> Res
     Ok(dropped)
 }
 
+fn unknown_transport() -> Failure {
+    Failure::BadField("transport is not one of tcp, rdma, fc, loop".to_owned())
+}
+
 /// The option string for a request.
 pub fn option_string(request: &ConnectRequest) -> Result<String, Failure> {
     for (name, value) in [("nqn", &request.nqn), ("transport", &request.transport)] {
         if value.is_empty() {
             return Err(Failure::BadField(format!("{name} is missing")));
         }
+    }
+    if Transport::parse(&request.transport).is_none() {
+        return Err(unknown_transport());
+    }
+    if !request.trsvcid.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(Failure::BadField("trsvcid is not a number".to_owned()));
     }
     let mut string = String::with_capacity(STRING_MAX);
     for (name, value) in options(request) {

@@ -6,6 +6,7 @@
 
 pub mod address;
 pub mod admin;
+pub mod capabilities;
 pub mod disks;
 pub mod fabrics;
 pub mod in_use;

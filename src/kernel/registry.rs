@@ -6,16 +6,16 @@
 //! only for a `remove` event of a higher number. An entry appears and goes in one step, by renaming; names that begin with a
 //! dot are none. No entry means that nobody manages it. Source: libnvme 3, design/REGISTRY.md and registry.c.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::kernel::sysfs::number_of;
 
 pub const DIRECTORY: &str = "/run/nvme/registry";
 
-const SEQNUM: &str = "/sys/kernel/uevent_seqnum";
+/// The kernel's count of uevents.
+pub const SEQNUM: &str = "/sys/kernel/uevent_seqnum";
 
 /// Nobody has a longer name than this, in bytes, and nobody stamps with a longer number.
 const ATTRIBUTE_MAX: u64 = 256;
@@ -55,13 +55,11 @@ impl Registry {
         discard(&made);
         fs::create_dir(&made)?;
         let attributes = [("seqnum", stamp.as_str()), ("owner", owner)];
-        let filled = attributes.iter().filter(|(_, value)| !value.is_empty()).try_for_each(|(attribute, value)| {
-            let path = made.join(attribute);
-            fs::write(&path, format!("{value}\n"))?;
-            fs::set_permissions(&path, Permissions::from_mode(0o644))
-        });
+        let filled = attributes
+            .iter()
+            .filter(|(_, value)| !value.is_empty())
+            .try_for_each(|(attribute, value)| fs::write(made.join(attribute), format!("{value}\n")));
         let placed = filled.and_then(|()| {
-            fs::set_permissions(&made, Permissions::from_mode(0o755))?;
             self.remove(device)?;
             fs::rename(&made, self.root.join(device))
         });
@@ -118,6 +116,7 @@ fn discard(directory: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     fn with_registry(name: &str, test: impl FnOnce(&Registry, &Path)) {
         let root = std::env::temp_dir().join(format!("stas-registry-{}-{name}", std::process::id()));

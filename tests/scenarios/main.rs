@@ -27,6 +27,7 @@ mod authentication;
 mod boot;
 mod bus;
 mod coexist;
+mod confinement;
 mod ctl;
 mod demo;
 mod faults;

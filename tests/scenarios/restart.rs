@@ -154,16 +154,25 @@ fn the_helper_is_killed() {
         let mut stas = Stas::start(guest, Form::OneProcess);
         guest.wait_for_storage(&NQNS[..1], SOON);
         let before = guest.controllers();
+        let daemon = stas.finder().pid();
+        let helpers = || children(daemon);
         for (count, subsystem) in (1..).zip(&subsystems[1..]) {
-            for helper in children(stas.finder().pid()) {
-                kill(helper, Signal::SIGKILL).unwrap();
-            }
+            guest.wait_until("one is in reserve", SOON, || helpers().len() == 2);
+            // The older one is at work, and then the one in reserve.
+            kill(helpers()[usize::from(count == 3)], Signal::SIGKILL).unwrap();
             port.link(subsystem);
             guest.wait_for_storage(&NQNS[..=count], SOON);
-            assert_eq!(stas.finder().count_log("the helper process died"), count);
+            assert_eq!(stas.finder().count_log("the helper process died"), count.min(2));
         }
+        guest.wait_until("one is in reserve", SOON, || helpers().len() == 2);
         guest.assert_untouched(&before);
         stas.assert_running();
+
+        // Without both there is no way to connect anything: whoever started the daemon has to start it again.
+        helpers().into_iter().for_each(|helper| kill(helper, Signal::SIGKILL).unwrap());
+        stas.finder().wait_log("only a new start can help", SOON);
+        assert_eq!(stas.end(Part::Both, Daemon::terminate)[0].status.code(), Some(1));
+        guest.assert_untouched(&before);
     });
 }
 

@@ -28,9 +28,10 @@ impl Daemon {
         }
     }
 
-    fn perform(&mut self, now: Instant, action: Action) {
+    pub(super) fn perform(&mut self, now: Instant, action: Action) {
         match action {
             Action::Probe(portal) => self.probes.start(now, portal, self.poll.registry()),
+            connect @ Action::Connect { .. } if self.exclusions.are_awaited(now) => self.exclusions.hold(connect),
             Action::Connect { ticket, id, options, host_id } => {
                 log::debug!("{id}: connecting");
                 // What a boot finds by way of the firmware's discovery controllers is the firmware's, too.

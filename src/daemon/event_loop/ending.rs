@@ -12,7 +12,7 @@ use crate::kernel::sysfs::FC_DISCOVERY;
 
 impl Daemon {
     pub(super) fn ended(&mut self, now: Instant) -> Option<Ended> {
-        if self.stop_by.is_some_and(|by| by <= now || self.machine.may_stop()) {
+        if self.stop_by.is_some_and(|by| by <= now || (self.machine.may_stop() && !self.overrides_rule)) {
             return Some(Ended::Stopped);
         }
         let is_idle = !self.firmware.asks() && !self.settings.names_any() && !Path::new(FC_DISCOVERY).exists();

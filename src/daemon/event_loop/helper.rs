@@ -1,4 +1,4 @@
-//! The helper process: what it answers, and another one in its place if it dies.
+//! The helper process: what it answers, and the one in reserve in its place if it dies.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -8,9 +8,10 @@ use mio::Interest;
 use mio::unix::SourceFd;
 
 use super::{Daemon, HELPER};
-use crate::daemon::requests::{Answer, LOOK_AGAIN};
+use crate::daemon::requests::{LOOK_AGAIN, Outcome};
+use crate::helper::message::Failure;
 
-/// Helpers that live shorter than this, so many in a row, cannot live here at all: starting more would help nobody.
+/// Helpers that live shorter than this, so many in a row, cannot live here at all: more of them would help nobody.
 const HELPER_LIFE: Duration = Duration::from_secs(1);
 const SHORT_LIVES: u32 = 5;
 
@@ -21,41 +22,53 @@ impl Daemon {
     }
 
     pub(super) fn handle_replies(&mut self, now: Instant) {
-        while let Some(answer) = self.requests.poll_answer(now, &self.sysfs, &mut self.claims) {
-            match answer {
-                Answer::Event(event) => self.machine.handle(now, *event),
-                Answer::Network { hfi, outcome } => {
+        while let Some(outcome) = self.requests.poll_outcome(now, &self.sysfs, &mut self.claims) {
+            match outcome {
+                Outcome::Event(event) => self.machine.handle(now, event),
+                Outcome::Network { hfi, outcome } => {
                     self.firmware.network_changed(now, hfi, outcome);
                     self.look_for_interfaces(now);
                 }
+                Outcome::Configuration(read) => self.hear_configuration(now, read),
+                Outcome::Exclusions(read) => self.hear_exclusions(now, read),
+                // At the end it is enough to have been heard.
+                Outcome::Rule(overridden) => self.overrides_rule = overridden && self.stop_by.is_none(),
+                Outcome::Reserve(made) => self.hear_of_reserve(now, made),
             }
         }
     }
 
-    /// What was asked of the old helper may have been done or not: sysfs tells.
+    /// What was asked of the helper that died may have been done or not: sysfs tells.
     pub(super) fn replace_helper(&mut self, now: Instant) -> Result<(), String> {
-        let had_failed = self.start_helper_at.take().is_some();
-        if !had_failed {
-            log::error!("the helper process died; starting another one");
-        }
-        if let Err(error) = self.requests.restart().and_then(|()| self.register_helper()) {
-            if !had_failed {
-                log::error!("the helper process cannot be started again: {error}; trying again");
-            }
-            self.start_helper_at = now.checked_add(LOOK_AGAIN);
-            return Ok(());
-        }
+        log::error!("the helper process died; the one in reserve takes its place");
+        let gone = |error| format!("the helper process cannot be replaced: {error}; only a new start can help");
+        self.requests.take_over().and_then(|()| self.register_helper()).map_err(gone)?;
         let was_short = now.saturating_duration_since(self.helper_started) < HELPER_LIFE;
         self.short_lives = if was_short { self.short_lives.saturating_add(1) } else { 0 };
         if self.short_lives >= SHORT_LIVES {
             return Err("the helper process dies as soon as it is started; see the kernel log".to_owned());
         }
         self.helper_started = now;
+        self.requests.mind_reserve();
         self.read_devices(now);
         self.handle_replies(now);
         if !self.requests.is_ready() {
             self.requests.read_options();
         }
         Ok(())
+    }
+
+    fn hear_of_reserve(&mut self, now: Instant, made: Result<(), Failure>) {
+        let had_failed = self.make_reserve_at.take().is_some();
+        match made {
+            // It may have died before we knew it.
+            Ok(()) => self.requests.mind_reserve(),
+            Err(failure) => {
+                if !had_failed {
+                    log::error!("the helper process in reserve cannot be started again: {failure}; trying again");
+                }
+                self.make_reserve_at = now.checked_add(LOOK_AGAIN);
+            }
+        }
     }
 }

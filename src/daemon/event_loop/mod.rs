@@ -33,13 +33,13 @@ use crate::daemon::options::Program;
 use crate::daemon::probe::Probes;
 use crate::daemon::publish::{Facts, Published};
 use crate::daemon::requests::Requests;
-use crate::daemon::settings::{Paths, Settings};
+use crate::daemon::settings::Settings;
 use crate::daemon::state_file::StateFile;
-use crate::daemon::udev::Override;
 use crate::daemon::uses::Uses;
 use crate::kernel::netlink::KernelSocket;
 use crate::kernel::sysfs::Sysfs;
 use crate::rarely::Rarely;
+use configuration::Reload;
 
 const UEVENTS: Token = Token(0);
 const SIGNALS: Token = Token(1);
@@ -55,9 +55,9 @@ const PROBES: Token = Token(PRIVATE.0 + PrivateServer::TOKENS);
 /// Everything that the process has.
 pub struct Daemon {
     program: Program,
-    paths: Paths,
     forced_tron: bool,
     settings: Settings,
+    reload: Reload,
     poll: Poll,
     timer: TimerFd,
     /// What the timer is set to.
@@ -73,7 +73,7 @@ pub struct Daemon {
     claims: Claims,
     exclusions: Exclusions,
     /// nvme-cli's udev rule is out of force.
-    udev: Option<Override>,
+    overrides_rule: bool,
     bus: Option<SystemBus>,
     private: PrivateServer,
     firmware: Firmware,
@@ -90,8 +90,8 @@ pub struct Daemon {
     /// The last failure to get its pages that was reported.
     finder_complaint: Option<String>,
     helper_started: Instant,
-    /// When to start another one after that failed.
-    start_helper_at: Option<Instant>,
+    /// When to try again to have one in reserve.
+    make_reserve_at: Option<Instant>,
     short_lives: u32,
     /// When to read all of sysfs after that failed.
     read_devices_at: Option<Instant>,
@@ -134,7 +134,7 @@ impl Daemon {
         }
         // What is excluded now may be what is disconnected next.
         if is_ready(EXCLUSIONS) {
-            self.machine.handle(now, Event::HostExcludes(self.exclusions.read()));
+            self.read_exclusions(now);
         }
         // Replies are taken in before the uevents are drained and acted upon after that: then all that the kernel said
         // before a reply was sent is known when the reply is handled, and a recycled device name cannot be mistaken.
@@ -153,7 +153,7 @@ impl Daemon {
             self.machine.handle(now, Event::UsesChanged);
         }
         if is_ready(TIMER) {
-            self.handle_timer(now)?;
+            self.handle_timer(now);
         }
         self.handle_probes(now);
         if is_ready(NETWORK) {

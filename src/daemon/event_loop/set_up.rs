@@ -12,11 +12,13 @@ use nix::sys::signal::SigSet;
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::timerfd::{ClockId, TimerFd, TimerFlags};
 
+use super::configuration::Reload;
 use super::{BUS, Daemon, EXCLUSIONS, NETWORK, PRIVATE, PROBES, SIGNALS, TIMER, UEVENTS, USES};
 use crate::bus::address::Address;
 use crate::bus::dispatch::Served;
 use crate::bus::private::CLIENTS_MAX;
 use crate::bus::{PrivateServer, SystemBus};
+use crate::config;
 use crate::core::Machine;
 use crate::daemon::claims::Claims;
 use crate::daemon::exclusions::Exclusions;
@@ -28,7 +30,7 @@ use crate::daemon::options::{Options, Program};
 use crate::daemon::probe::Probes;
 use crate::daemon::publish::Facts;
 use crate::daemon::requests::{FABRICS, Requests};
-use crate::daemon::settings::Paths;
+use crate::daemon::settings::Settings;
 use crate::daemon::state_file::StateFile;
 use crate::daemon::uses::Uses;
 use crate::helper::Helper;
@@ -56,11 +58,18 @@ impl Daemon {
         let now = Instant::now();
         let boot = options.boot.as_ref();
         let firmware = Firmware::read(boot);
-        let paths = Paths::new(&options, boot.and_then(|_| firmware.host()));
-        let settings = paths.load().ok_or("the configuration cannot be used, see above")?;
         let goal = boot.map(|boot| Goal::new(now, boot.until.clone(), boot.patience));
-        let served = Served::new(&program.bus_roles());
         let poll = Poll::new().map_err(|error| format!("epoll: {error}"))?;
+        let exclusions = Exclusions::new(poll.registry(), EXCLUSIONS);
+        exclusions.look_out();
+        let mut requests = Requests::new(helper);
+        let mut configuration =
+            requests.wait_for_configuration().map_err(|why| format!("the configuration cannot be read: {why}"))?;
+        let excluded = std::mem::take(&mut configuration.exclusions);
+        let host = boot.and_then(|_| firmware.host());
+        let settings =
+            Settings::new(program, configuration, host).ok_or("the configuration cannot be used, see above")?;
+        let served = Served::new(&program.bus_roles());
         let mut private = PrivateServer::new(directory, served.clone(), poll.registry(), PRIVATE).map_err(|error| {
             match error.kind() {
                 io::ErrorKind::AddrInUse => format!("{} runs already", program.name()),
@@ -73,9 +82,9 @@ impl Daemon {
         let probes = descriptors.saturating_sub(clients).saturating_sub(OWN_DESCRIPTORS).max(1);
         let mut daemon = Daemon {
             program,
-            paths,
             forced_tron: options.tron,
             settings,
+            reload: Reload::Done,
             timer: describe(
                 "timerfd",
                 TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC),
@@ -84,14 +93,14 @@ impl Daemon {
             signals: describe("signalfd", SignalFd::with_flags(mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC))?,
             uevents: describe("netlink", KernelSocket::uevents())?,
             sysfs: Sysfs::new(CLASS),
-            requests: Requests::new(helper),
+            requests,
             probes: Probes::new(PROBES, probes),
             network: Network::new(NETWORK),
             machine: Machine::new(program.roles(), seed()),
             state_file: StateFile::new(directory),
             claims: Claims::new(|device| Path::new(CLASS).join(device).exists()),
-            exclusions: Exclusions::new(poll.registry(), EXCLUSIONS),
-            udev: None,
+            exclusions,
+            overrides_rule: false,
             bus: None,
             private,
             firmware,
@@ -103,7 +112,7 @@ impl Daemon {
             finder_is_ours: false,
             finder_complaint: None,
             helper_started: now,
-            start_helper_at: None,
+            make_reserve_at: None,
             short_lives: 0,
             read_devices_at: None,
             lost_uevents: Rarely::default(),
@@ -112,7 +121,7 @@ impl Daemon {
             poll,
         };
         describe("epoll", daemon.register())?;
-        daemon.begin(now, options.no_wait, served)?;
+        daemon.begin(now, options.no_wait, served, excluded)?;
         Ok(daemon)
     }
 
@@ -128,13 +137,19 @@ impl Daemon {
 
     /// Adopts what the kernel has, then wants what the configuration says. The uevent socket is open already, so
     /// nothing that happens from here on is missed.
-    fn begin(&mut self, now: Instant, no_wait: bool, served: Served) -> Result<(), String> {
+    fn begin(
+        &mut self,
+        now: Instant,
+        no_wait: bool,
+        served: Served,
+        excluded: config::Exclusions,
+    ) -> Result<(), String> {
         self.apply_settings();
-        self.override_udev();
+        self.override_rule();
         self.machine.inherit(self.state_file.load());
         self.read_devices(now);
         self.look_for_interfaces(now);
-        self.hear_settings(now);
+        self.hear_settings(now, excluded);
         if !self.requests.read_options() {
             if no_wait {
                 return Err(format!("{FABRICS} does not exist: load the nvme-fabrics module"));

@@ -14,8 +14,9 @@ impl Daemon {
     pub(super) fn handle_signals(&mut self, now: Instant) -> Result<(), String> {
         while let Some(info) = self.signals.read_signal().map_err(|errno| format!("signals: {errno}"))? {
             match i32::try_from(info.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok()) {
-                Some(Signal::SIGHUP) => self.reload(now),
+                Some(Signal::SIGHUP) => self.reload(),
                 Some(Signal::SIGCHLD) if self.requests.has_died() => self.replace_helper(now)?,
+                Some(Signal::SIGCHLD) => self.requests.mind_reserve(),
                 Some(Signal::SIGTERM | Signal::SIGINT) => self.stop(now),
                 _ => {}
             }
@@ -29,5 +30,8 @@ impl Daemon {
         self.ready_by = None;
         self.machine.handle(now, Event::Stop);
         self.stop_by = Some(now + STOP_PATIENCE);
+        if self.overrides_rule {
+            self.requests.override_rule(false);
+        }
     }
 }

@@ -38,7 +38,8 @@ impl Daemon {
             self.manager.deadline(),
             self.ready_by,
             self.read_devices_at,
-            self.start_helper_at,
+            self.make_reserve_at,
+            self.exclusions.deadline(),
             self.state_file.deadline(),
             self.private.deadline(),
             self.stop_by,
@@ -48,7 +49,7 @@ impl Daemon {
         self.machine.poll_deadline().into_iter().chain(others.into_iter().flatten()).min()
     }
 
-    pub(super) fn handle_timer(&mut self, now: Instant) -> Result<(), String> {
+    pub(super) fn handle_timer(&mut self, now: Instant) {
         // Reading makes the timer readable again at its next expiry; how often it expired does not matter.
         let _ = self.timer.wait();
         self.armed = None;
@@ -74,9 +75,9 @@ impl Daemon {
         if let Some(bus) = &mut self.bus {
             bus.handle_deadline(now);
         }
-        if self.start_helper_at.is_some_and(|at| at <= now) {
-            self.replace_helper(now)?;
+        if self.make_reserve_at.is_some_and(|at| at <= now) {
+            self.requests.mind_reserve();
         }
-        Ok(())
+        self.release_connects(now, &[]);
     }
 }

@@ -8,7 +8,7 @@ use super::Daemon;
 use crate::core::Event;
 use crate::core::announcement::Announcement;
 use crate::daemon::requests::{FABRICS, LOOK_AGAIN};
-use crate::daemon::uses;
+use crate::daemon::{udev, uses};
 use crate::kernel::netlink::{MESSAGE_MAX, Received};
 use crate::kernel::sysfs::CLASS;
 use crate::wire::uevent::{ControllerEvent, NvmeEvent, Uevent};
@@ -87,7 +87,7 @@ impl Daemon {
 
     /// A discovery controller that is not ours has news: starts what nvme-cli's udev rule would have started.
     fn hand_over(&mut self, uevent: &Uevent<'_>, now: Instant) {
-        let unit = self.udev.as_ref().and_then(|rule| rule.unit_for(uevent, &self.machine, &self.sysfs));
+        let unit = self.overrides_rule.then(|| udev::unit_for(uevent, &self.machine, &self.sysfs)).flatten();
         if let (Some(unit), Some(bus)) = (unit, &mut self.bus) {
             let what = if bus.restart_unit(&unit, now) { "starting" } else { "without a bus we cannot start" };
             log::info!("a discovery controller that is not ours has news; {what} {unit}");

@@ -10,11 +10,14 @@ mod fabrics;
 mod host;
 mod limits;
 mod network;
+mod puppet;
 mod target;
 mod uevents;
 
 #[allow(unused_imports, reason = "scenarios name the types that they need")]
-pub use self::{avahi::*, daemon::*, debian::*, fabrics::*, host::*, limits::*, network::*, target::*, uevents::*};
+pub use self::{
+    avahi::*, daemon::*, debian::*, fabrics::*, host::*, limits::*, network::*, puppet::*, target::*, uevents::*,
+};
 
 use std::fmt::Display;
 use std::fs::{self, OpenOptions};

@@ -45,6 +45,8 @@ pub struct Machine<'a> {
     pub start: Start<'a>,
     /// In MiB.
     pub memory: u32,
+    /// On the kernel's command line, besides what is always there.
+    pub boot_option: &'a str,
     /// After so long it is killed.
     pub limit: Duration,
     pub log: &'a Path,
@@ -116,7 +118,7 @@ impl Machine<'_> {
         }
         let fixed = "console=ttyS0 rdinit=/init quiet panic=-1 mitigations=off nokaslr no_timer_check";
         let logging = "printk.devkmsg=on log_buf_len=4M";
-        let mut arguments = format!("{fixed} {logging}");
+        let mut arguments = format!("{fixed} {logging} {}", self.boot_option);
         match self.start {
             Start::Scenario(scenario) => arguments += &format!(" STAS_SCENARIO={scenario}"),
             Start::From { state, .. } => drop(command.arg("-incoming").arg(format!("exec:cat {}", state.display()))),

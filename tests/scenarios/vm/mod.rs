@@ -50,6 +50,7 @@ pub struct Scenario {
     debian: bool,
     acpi_tables: Vec<Vec<u8>>,
     memory: u32,
+    boot_option: &'static str,
 }
 
 impl Scenario {
@@ -61,6 +62,7 @@ impl Scenario {
             debian: false,
             acpi_tables: vec![],
             memory: USUAL_MEMORY,
+            boot_option: "",
         }
     }
 
@@ -78,6 +80,12 @@ impl Scenario {
     /// In MiB.
     pub fn memory(mut self, memory: u32) -> Self {
         self.memory = memory;
+        self
+    }
+
+    /// With this on the kernel's command line.
+    pub fn boot_option(mut self, option: &'static str) -> Self {
+        self.boot_option = option;
         self
     }
 
@@ -146,6 +154,7 @@ impl Scenario {
                 None => Start::Scenario(test),
             },
             memory: self.memory,
+            boot_option: self.boot_option,
             limit: self.limit,
             log: &log,
             narrated: self.narrated,
@@ -161,7 +170,11 @@ impl Scenario {
 
     /// Whether many other scenarios have the same machine.
     fn is_usual(&self) -> bool {
-        !self.narrated && !self.debian && self.acpi_tables.is_empty() && self.memory == USUAL_MEMORY
+        !self.narrated
+            && !self.debian
+            && self.acpi_tables.is_empty()
+            && self.boot_option.is_empty()
+            && self.memory == USUAL_MEMORY
     }
 
     /// The machine of this kernel, as far as it comes before it needs to know its scenario.
@@ -179,6 +192,7 @@ impl Scenario {
                 initramfs: image,
                 disk: None,
                 acpi_tables: &[],
+                boot_option: "",
                 start: Start::Copied { monitor: &monitor, state },
                 memory: self.memory,
                 limit: self.limit,
