@@ -142,6 +142,9 @@ impl Firmware {
                     self.obstacles.remove(&key(&hfi));
                     self.names.insert(key(&hfi), interface.name.clone());
                 }
+                Err(obstacle) if self.is_under_way(&hfi) => {
+                    self.obstacles.insert(key(&hfi), obstacle);
+                }
                 Err(obstacle) => {
                     self.tell(Level::Info, format!("{hfi} of the boot table waits for {obstacle}"));
                     self.obstacles.insert(key(&hfi), obstacle);
@@ -169,6 +172,11 @@ impl Firmware {
         for text in told.collect::<Vec<_>>() {
             self.tell(Level::Info, text);
         }
+    }
+
+    fn is_under_way(&self, hfi: &Interface) -> bool {
+        let number = self.hfis.iter().position(|other| key(other) == key(hfi));
+        self.set_up.as_ref().zip(number).is_some_and(|(set_up, number)| set_up.under_way.contains(&number))
     }
 
     /// A step to be taken now, for the HFI of a number.

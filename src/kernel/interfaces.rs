@@ -14,7 +14,7 @@ use nix::sys::socket::{
 use nix::sys::time::TimeVal;
 
 use crate::core::interface::{InterfaceAddress, Mac, NetworkInterface};
-use crate::wire::rtnetlink::dump::{Address, Answer, Link, answers};
+use crate::wire::rtnetlink::dump::{Address, Answer, INTERRUPTED, Link, answers};
 use crate::wire::rtnetlink::request;
 
 /// The kernel fills datagrams up to this size (kernel: `netlink_dump`).
@@ -22,6 +22,9 @@ const DATAGRAM_MAX: usize = 32 << 10;
 
 /// The kernel answers within the call that asks, unless a driver holds it up.
 const PATIENCE: i64 = 30;
+
+/// Where interfaces come and go, a list of them may not be had in one piece at once.
+const ATTEMPTS: u32 = 5;
 
 /// More than any host has; what comes after is left out.
 const INTERFACES_MAX: usize = 4096;
@@ -50,8 +53,20 @@ impl From<Errno> for Refusal {
 /// Every interface with its addresses.
 ///
 /// # Errors
-/// The kernel cannot be asked.
+/// The kernel cannot be asked, or the list changes again and again while it tells.
 pub fn read() -> Result<Vec<NetworkInterface>, Refusal> {
+    let interrupted = |refusal: &Refusal| refusal.errno as i32 == INTERRUPTED;
+    let mut outcome = try_read();
+    for _ in 1..ATTEMPTS {
+        if !outcome.as_ref().is_err_and(interrupted) {
+            break;
+        }
+        outcome = try_read();
+    }
+    outcome
+}
+
+fn try_read() -> Result<Vec<NetworkInterface>, Refusal> {
     let socket = Socket::open()?;
     let mut interfaces: Vec<NetworkInterface> = Vec::new();
     socket.ask(&request::all_links(), |answer| {

@@ -9,6 +9,7 @@ mod audit;
 mod connecting;
 mod evidence;
 mod fc_ports;
+mod firmware;
 mod host;
 mod hurry;
 mod kept;

@@ -11,6 +11,9 @@ use super::{
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 
+/// Message flag of a list that changed while it was told.
+const NLM_F_DUMP_INTR: u16 = 0x10;
+
 /// Message flags of an [`Answer::End`]: the request is not repeated in full; attributes follow it.
 const NLM_F_CAPPED: u16 = 0x100;
 const NLM_F_ACK_TLVS: u16 = 0x200;
@@ -58,12 +61,15 @@ pub struct Address {
     pub usable: bool,
 }
 
+/// The errno of a list that changed while it was told (EINTR).
+pub const INTERRUPTED: i32 = 4;
+
 /// A piece of what the kernel answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answer<'a> {
     Link(Link<'a>),
     Address(Address),
-    /// The request is done; 0 or an errno, and the kernel's own word on it, which may be empty.
+    /// The request is done; 0 or an errno, and the kernel's own word on it, which may be empty. [`INTERRUPTED`]: ask again.
     End {
         errno: i32,
         word: &'a str,
@@ -75,7 +81,10 @@ pub fn answers(datagram: &[u8]) -> impl Iterator<Item = Answer<'_>> {
     raw(datagram).filter_map(|(header, body)| match u16_at(header, 4)? {
         RTM_NEWLINK => link(body).map(Answer::Link),
         RTM_NEWADDR => address(body).map(Answer::Address),
-        NLMSG_DONE => Some(Answer::End { errno: 0, word: "" }),
+        NLMSG_DONE => {
+            let is_whole = u16_at(header, 6)? & NLM_F_DUMP_INTR == 0;
+            Some(Answer::End { errno: if is_whole { 0 } else { INTERRUPTED }, word: "" })
+        }
         NLMSG_ERROR => end(u16_at(header, 6)?, body),
         _ => None,
     })
@@ -195,6 +204,9 @@ mod tests {
         capped[6..8].copy_from_slice(&(NLM_F_ACK_TLVS | NLM_F_CAPPED).to_ne_bytes());
         assert_eq!(only(&capped), Answer::End { errno: 22, word: "Nexthop has invalid gateway" });
         assert_eq!(only(&message(NLMSG_DONE, &[0; 4])), Answer::End { errno: 0, word: "" });
+        let mut interrupted = message(NLMSG_DONE, &[0; 4]);
+        interrupted[6..8].copy_from_slice(&NLM_F_DUMP_INTR.to_ne_bytes());
+        assert_eq!(only(&interrupted), Answer::End { errno: INTERRUPTED, word: "" });
         let lies = message(NLMSG_ERROR, &[&i32::MIN.to_ne_bytes()[..], &[0xff; 16]].concat());
         assert_eq!(answers(&lies).count(), 0);
     }
