@@ -339,6 +339,19 @@ fn rtnetlink_seeds() -> Seeds {
     };
     let link_local = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
     let route = |bits| message(24, &[2, bits, 0, 0, 254, 3, 0, 1, 0, 0, 0, 0]);
+    let vlan = {
+        let id = attribute(2, &attribute(1, &100u16.to_le_bytes()));
+        let info = attribute(18, &[attribute(1, b"vlan\0"), id].concat());
+        let header = [0, 0, 1, 0, 3, 0, 0, 0, 0x43, 0x10, 1, 0, 0, 0, 0, 0];
+        let attributes = [attribute(3, b"eth0.100\0"), attribute(1, &[2, 0, 0, 0, 0, 1]), attribute(5, &[2, 0, 0, 0])];
+        message(16, &[&header[..], &attributes.concat(), &info].concat())
+    };
+    let refusal = {
+        let body = [&(-22i32).to_le_bytes()[..], &[20, 0, 0, 0], &[0; 12], &attribute(1, b"why\0")].concat();
+        let mut bytes = message(2, &body);
+        bytes[6..8].copy_from_slice(&0x300u16.to_le_bytes());
+        bytes
+    };
     let both = [link(0), address(2, &[192, 0, 2, 1], 0x80)].concat();
     let cut = both[..both.len() - 1].to_vec();
     Seeds::from([
@@ -354,6 +367,8 @@ fn rtnetlink_seeds() -> Seeds {
         ("cut", cut),
         ("zero-length", vec![0; 64]),
         ("attribute-of-zero-length", message(16, &[0; 40])),
+        ("vlan", vlan),
+        ("refusal", refusal),
     ])
 }
 
