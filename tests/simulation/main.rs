@@ -6,7 +6,9 @@
 //!     tests/simulate SEED       one seed, with all that happens in it
 //!     tests/simulate +COUNT     so many seeds, others each time
 //!
-//! A seed that fails is shrunk: deeds are left out of its script as long as it still fails.
+//! A seed that fails is shrunk: deeds are left out of its script as long as it still fails. That all of this finds what is wrong
+//! is tested in turn: `sabotage` has patches that break `core/` in ten ways, and `tests/simulate --bite` tells which seed finds
+//! each. It takes a minute or two, most of it for compiling, and is run by hand when the simulation or the rules change.
 
 mod chance;
 mod daemon;
