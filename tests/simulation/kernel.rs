@@ -81,7 +81,8 @@ pub struct Kernel {
     pub controllers: BTreeMap<u32, Controller>,
     /// The first is being carried out.
     pub connects: VecDeque<Connect>,
-    pub uevents: VecDeque<Uevent>,
+    /// Not sent yet.
+    pub uevents: Vec<Uevent>,
     last_serial: u64,
 }
 
@@ -113,7 +114,7 @@ impl Kernel {
 
     pub fn remove(&mut self, number: u32) {
         if self.controllers.remove(&number).is_some() {
-            self.uevents.push_back(Uevent::Removed(number));
+            self.uevents.push(Uevent::Removed(number));
         }
     }
 

@@ -124,7 +124,11 @@ impl Links {
     pub fn want_within(&mut self, now: Instant, id: LinkId, options: Rc<ConnectOptions>, leave: Leave) {
         match self.links.get_mut(&id) {
             Some(link) => {
-                link.wanted = Ok(());
+                let was_wanted = std::mem::replace(&mut link.wanted, Ok(())).is_ok();
+                // Who said when it is sought again has forgotten that.
+                if let (State::Leaving { comes_back, .. }, false) = (&mut link.state, was_wanted) {
+                    *comes_back = true;
+                }
                 let other_leave = std::mem::replace(&mut link.leave, leave) != leave;
                 if other_leave && leave == Leave::Free {
                     link.failures = 0;

@@ -250,24 +250,44 @@ impl Machine {
         }
     }
 
-    /// Carries what one part has to say to the others.
+    /// Carries what one part has to say to the others, until none has. What discovery controllers say comes before other
+    /// addresses of names, which are the administrator's word: what somebody has taken back was not dropped.
     fn settle(&mut self, now: Instant) {
         loop {
             self.follow_links(now);
-            if self.names.take_change() {
-                self.apply(now, false);
-            } else if self.finder.as_mut().is_some_and(|finder| finder.follow_referrals(now, &mut self.links)) {
+            if self.finder.as_mut().is_some_and(|finder| finder.follow_referrals(now, &mut self.links))
+                || self.follow_finder(now)
+            {
                 self.unsaved = true;
+            } else if self.names.take_change() {
+                self.apply(now, false);
             } else {
                 break;
             }
         }
-        if let Some(finder) = &mut self.finder {
-            self.unsaved |= follow_finder(now, finder, self.connector.as_mut(), &mut self.links);
-        }
         if let Some(connector) = &mut self.connector {
             connector.review(now, &self.links);
         }
+    }
+
+    /// Tells the connector, if there is one, what the finder has to say; whether it was told anything. As with a finder in
+    /// another process, all of it is noted before anything is done.
+    fn follow_finder(&mut self, now: Instant) -> bool {
+        let Some(finder) = &mut self.finder else {
+            return false;
+        };
+        let testimonies: Vec<_> = std::iter::from_fn(|| finder.poll_testimony()).collect();
+        let Some(connector) = &mut self.connector else {
+            return false;
+        };
+        if finder.take_roster_change() {
+            let is_announced = |source: &TransportId| finder.origin(source) == Some(Origin::Discovered);
+            connector.follow_sources(finder.controllers().cloned().collect(), is_announced);
+        }
+        let verdicts: Vec<_> =
+            testimonies.into_iter().map(|(source, testimony)| connector.note(&source, testimony)).collect();
+        connector.carry_out(now, &verdicts, &mut self.links);
+        !verdicts.is_empty()
     }
 
     /// Tells of the links what concerns the others.
@@ -306,21 +326,4 @@ impl Machine {
             }
         }
     }
-}
-
-/// Tells the connector, if there is one, what the finder has to say; whether it was told anything. As with a finder in another
-/// process, all of it is noted before anything is done.
-fn follow_finder(now: Instant, finder: &mut Finder, connector: Option<&mut Connector>, links: &mut Links) -> bool {
-    let testimonies: Vec<_> = std::iter::from_fn(|| finder.poll_testimony()).collect();
-    let Some(connector) = connector else {
-        return false;
-    };
-    if finder.take_roster_change() {
-        let is_announced = |source: &TransportId| finder.origin(source) == Some(Origin::Discovered);
-        connector.follow_sources(finder.controllers().cloned().collect(), is_announced);
-    }
-    let verdicts: Vec<_> =
-        testimonies.into_iter().map(|(source, testimony)| connector.note(&source, testimony)).collect();
-    connector.carry_out(now, &verdicts, links);
-    !verdicts.is_empty()
 }

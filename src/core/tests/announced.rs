@@ -82,7 +82,7 @@ fn forgotten_once_neither_announced_nor_connected_for_so_long() {
     assert!(world.is_known(&found(DC)), "time starts again");
     world.pass_secs(1);
     assert!(!world.is_known(&found(DC)));
-    assert_eq!(world.published.last(), Some(&Change::DiscoveryControllerRemoved));
+    assert!(world.published.contains(&Change::DiscoveryControllerRemoved));
 }
 
 #[test]

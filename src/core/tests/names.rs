@@ -360,3 +360,30 @@ fn a_discovery_controller_replaced_by_a_name_is_kept_until_the_name_is_known() {
     world.page(&[]);
     assert_eq!(world.disconnecting(), ["nvme1"]);
 }
+
+/// It is left in the same moment in which it takes a referral back.
+#[test]
+fn a_referral_that_a_named_controller_takes_back_loses_no_storage() {
+    let mut world = World::new();
+    world.can.notices = false;
+    world.settings.discovery = vec![entry("dc", "")];
+    world.reload(&[FIRST]);
+    world.connect(FIRST, "nvme0");
+    world.declining_page(&[">192.0.2.2"]);
+    world.disconnect_ok();
+    world.connect("192.0.2.2", "nvme1");
+    world.page(&["nqn.a@192.0.2.9", "nqn.b@192.0.2.9"]);
+    world.let_through("192.0.2.9");
+    world.connect_ok("nvme2");
+    world.connect_ok("nvme3");
+    while world.connecting().is_empty() {
+        world.pass_to_deadline();
+        world.let_through(FIRST);
+    }
+    world.connect_ok("nvme4");
+    world.page_reads.retain(|(_, device)| device == "nvme4");
+    world.declining_page(&["nqn.a@192.0.2.9"]);
+    assert_eq!(world.disconnecting(), ["nvme4", "nvme1"]);
+    world.resolved(&[FIRST]);
+    assert_eq!(world.disconnecting(), ["nvme4", "nvme1"]);
+}

@@ -46,6 +46,19 @@ fn pages_published(world: &World) -> usize {
 }
 
 #[test]
+fn who_is_named_anew_while_it_is_left_is_connected_again() {
+    let mut world = world();
+    world.declining_page(&[PATH]);
+    let named = std::mem::take(&mut world.settings.discovery);
+    world.configure();
+    world.settings.discovery = named;
+    world.configure();
+    world.disconnect_ok();
+    world.let_through(DC);
+    assert!(world.connecting().contains(&DC), "{:?}", world.connecting());
+}
+
+#[test]
 fn who_supports_no_lasting_connection_is_read_left_and_read_again() {
     let mut world = parked();
     assert!(is_parked(&world));

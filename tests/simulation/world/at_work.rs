@@ -73,10 +73,35 @@ impl World {
             self.failing_disconnects -= 1;
             return self.reply(generation, Reply::Disconnected(ticket, Err(Errno::EIO.into())));
         }
+        let subsystem = path_of(&controller.id).map(|path| path / 2);
+        if let Some(subsystem) = subsystem.filter(|subsystem| self.mounted & (1 << subsystem) != 0)
+            && !self.has_other_path(number, subsystem)
+        {
+            let failure = Failure::InUse(format!("the disk of nqn.s{subsystem} is mounted"));
+            return self.reply(generation, Reply::Disconnected(ticket, Err(failure)));
+        }
+        let Some(controller) = self.kernel.controllers.get_mut(&number) else { return };
         controller.state = State::Deleting;
         let serial = controller.serial;
         let takes = self.chance.latency("delete");
         self.happen_in(takes, Happening::Disconnected { generation, ticket, serial });
+    }
+
+    /// Whether the disks of a subsystem are there without this controller.
+    pub(super) fn has_other_path(&self, number: u32, subsystem: usize) -> bool {
+        self.kernel.controllers.iter().any(|(other, controller)| {
+            let leads_there = path_of(&controller.id).is_some_and(|path| path / 2 == subsystem);
+            leads_there && *other != number && controller.state == State::Live
+        })
+    }
+
+    /// What the name server says.
+    pub(super) fn look_up(&mut self, generation: u32, ticket: Ticket) {
+        let outcome = match self.lookup {
+            Lookup::Addresses(set) => Ok(members(set).map(|which| DISCOVERY[which].to_owned()).collect()),
+            Lookup::Fails => Err("no such name".to_owned()),
+        };
+        self.reply(generation, Reply::Resolved(ticket, outcome));
     }
 
     pub(super) fn end_disconnect(&mut self, generation: u32, ticket: Ticket, serial: u64) {
@@ -188,12 +213,18 @@ impl World {
     }
 
     pub(super) fn send(&mut self, uevent: Uevent) {
-        self.kernel.uevents.push_back(uevent);
+        self.kernel.uevents.push(uevent);
         self.wake();
     }
 
-    pub(super) fn wake(&mut self) {
-        let latency = self.chance.latency("wake");
-        self.happen_in(latency, Happening::Readable);
+    /// Whatever the kernel has to say goes to every process.
+    fn wake(&mut self) {
+        for uevent in std::mem::take(&mut self.kernel.uevents) {
+            self.processes.iter_mut().for_each(|process| process.uevents.push_back(uevent.clone()));
+        }
+        for process in 0..self.processes.len() {
+            let latency = self.chance.latency("wake");
+            self.happen_in(latency, Happening::Readable { process });
+        }
     }
 }

@@ -1,9 +1,12 @@
-//! The world: a queue of what is going to happen, and the daemon in the middle of it. `deeds` is what is done to it, `at_work`
-//! what the kernel does, `checks` what must hold.
+//! The world: a queue of what is going to happen, and our processes in the middle of it. `deeds` is what is done to it,
+//! `performing` what the processes ask for, `at_work` what the kernel does, `bus` what is between a finder and a connector in
+//! two processes, `checks` what must hold.
 
 mod at_work;
+mod bus;
 mod checks;
 mod deeds;
+mod performing;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -14,14 +17,18 @@ use stas::core::device::{ControllerKind, Device};
 use stas::core::links::LinkId;
 use stas::core::page::Contents;
 use stas::core::portal::PortalId;
-use stas::core::{Action, Event, Legacy, Ticket};
+use stas::core::{Action, Event, Ticket};
 use stas::helper::message::{Capabilities, Failure};
 
 use crate::chance::Chance;
-use crate::daemon::{self, Command, Daemon};
-use crate::kernel::{Connect, Controller, Kernel, State, Uevent, number_of};
-use crate::oracle::Oracle;
-use crate::script::{Configuration, DISCOVERY, Deed, Exclude, Fault, PATHS, Reach, Set, Step, members};
+use crate::daemon::{Command, Daemon, Disk, Process};
+use crate::kernel::{Connect, Controller, INTERFACE, Kernel, State, Uevent, number_of};
+use crate::oracle::{Oracle, Said, discovery_at};
+use crate::script::{
+    ADDRESSES, Configuration, DISCOVERY, Deed, Exclude, Fault, Lookup, PATHS, Reach, Scope, Set, Step, members,
+};
+use crate::words;
+use bus::{Bus, Message};
 
 /// After so long without a connection the kernel gives a controller up.
 const CTRL_LOSS_TMO: Duration = Duration::from_secs(600);
@@ -31,18 +38,38 @@ const RECONNECT_DELAY: Duration = Duration::from_secs(10);
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(60);
 /// What goes round in circles happens more often than this and three times a second.
 const MAX_BURST: u64 = 5_000;
+/// How long after the last deed everything has to be as the policy says: the longest back-off, that of an announced
+/// controller, with what it may have to wait for.
+const QUIET: Duration = Duration::from_secs(1500);
+/// At the end of that time, and what may still happen then: controllers are polled.
+const REST: Duration = Duration::from_secs(200);
+const MAX_AT_REST: u64 = 200;
 /// When the world begins: late enough for things to have happened before.
 const BEGINNING: Duration = Duration::from_secs(1_000_000);
 
-/// Something that is going to happen.
+/// Something that is going to happen. A life of a process is known by its generation.
 #[derive(Debug)]
 enum Happening {
     Deed(Deed),
-    Start,
+    Start {
+        process: usize,
+    },
+    /// SIGHUP.
+    Reload {
+        process: usize,
+    },
+    /// The host's list of exclusions was written.
+    HostExcludes {
+        process: usize,
+    },
     /// The uevent socket is readable.
-    Readable,
+    Readable {
+        process: usize,
+    },
     /// The overflow is noticed.
-    Overflow,
+    Overflow {
+        process: usize,
+    },
     Probed {
         generation: u32,
         portal: PortalId,
@@ -66,11 +93,21 @@ enum Happening {
         command: Command,
         device: Option<Box<Device>>,
     },
+    Resolve {
+        generation: u32,
+        ticket: Ticket,
+    },
     /// The helper answers.
     Reply {
         generation: u32,
         reply: Reply,
     },
+    /// A message arrives, unless the bus has been away since it was sent.
+    Message {
+        epoch: u32,
+        message: Message,
+    },
+    BusBack,
     GiveUp {
         serial: u64,
         lost_at: Duration,
@@ -90,7 +127,15 @@ enum Reply {
     Disconnected(Ticket, Result<(), Failure>),
     Registered(Ticket, Result<bool, Failure>),
     Inquired(Ticket, Result<Capabilities, Failure>),
-    Page(Ticket, Result<(usize, Set, Option<Fault>), String>),
+    Page(Ticket, Result<(usize, Listing, Option<Fault>), String>),
+    Resolved(Ticket, Result<Vec<String>, String>),
+}
+
+/// What a discovery controller lists, and to whom it refers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Listing {
+    paths: Set,
+    refers: Set,
 }
 
 /// What a discovery controller is like.
@@ -118,13 +163,6 @@ impl Nature {
     }
 }
 
-/// What survives the daemon.
-#[derive(Clone, Default)]
-struct Disk {
-    legacy: Vec<Legacy>,
-    oracle: Oracle,
-}
-
 pub struct World {
     epoch: Instant,
     now: Duration,
@@ -132,27 +170,29 @@ pub struct World {
     last_happening: u64,
     chance: Chance,
     kernel: Kernel,
-    daemon: Option<Daemon>,
-    generation: u32,
-    /// Counts the helpers: what was asked of one that died may be carried out all the same.
-    era: u32,
-    disk: Disk,
-    read_only: bool,
+    /// One with both roles; or a finder and a connector, and a bus between them.
+    processes: Vec<Process>,
+    bus: Option<Bus>,
+    last_generation: u32,
+    last_era: u32,
+    /// What the files say.
     configuration: Configuration,
+    host_excluded: Exclude,
     announced: Set,
+    lookup: Lookup,
     reach: BTreeMap<&'static str, Reach>,
     lost_at: BTreeMap<u64, Duration>,
     /// The serials of controllers that the helper was asked to disconnect.
     doomed: BTreeSet<u64>,
-    listed: [Set; DISCOVERY.len()],
+    listed: [Listing; DISCOVERY.len()],
     nature: [Nature; DISCOVERY.len()],
     refused: Set,
+    /// Subsystems whose disks are mounted.
+    mounted: Set,
     misread: BTreeMap<usize, (Fault, u32)>,
     failing_connects: Option<(Errno, u32)>,
     failing_disconnects: u32,
-    deaf: bool,
-    /// Just now.
-    reloaded: bool,
+    /// What the process knows that connects I/O controllers.
     oracle: Oracle,
     /// Something happened after which a connection that is not wanted any more may rightly stay.
     leniency: bool,
@@ -163,6 +203,8 @@ impl World {
     pub fn new(seed: u64, tracing: bool) -> World {
         let mut chance = Chance::new(seed);
         let nature = [(); DISCOVERY.len()].map(|()| Nature::of(&mut chance));
+        let apart = chance.one_in("apart", 3);
+        let together = || vec![Process::new(true, true)];
         World {
             epoch: Instant::now(),
             now: BEGINNING,
@@ -170,32 +212,24 @@ impl World {
             last_happening: 0,
             chance,
             kernel: Kernel::default(),
-            daemon: None,
-            generation: 0,
-            era: 0,
-            disk: Disk::default(),
-            read_only: false,
-            configuration: Configuration {
-                discovery: 0,
-                pinned: false,
-                io: 0,
-                excluded: Exclude::Nothing,
-                disconnects: true,
-                persistent_connections: true,
-                persistence: None,
-            },
+            processes: if apart { vec![Process::new(true, false), Process::new(false, true)] } else { together() },
+            bus: apart.then(Bus::default),
+            last_generation: 0,
+            last_era: 0,
+            configuration: Configuration::nothing(),
+            host_excluded: Exclude::Nothing,
             announced: 0,
+            lookup: Lookup::Addresses(0b010),
             reach: BTreeMap::new(),
             lost_at: BTreeMap::new(),
             doomed: BTreeSet::new(),
-            listed: [0; DISCOVERY.len()],
+            listed: Default::default(),
             nature,
             refused: 0,
+            mounted: 0,
             misread: BTreeMap::new(),
             failing_connects: None,
             failing_disconnects: 0,
-            deaf: false,
-            reloaded: false,
             oracle: Oracle::default(),
             leniency: false,
             trace: tracing.then(Vec::new),
@@ -204,59 +238,86 @@ impl World {
 
     /// Lives through a script. `Err` says what went wrong, and when.
     pub fn live(&mut self, script: &[Step]) -> Result<(), String> {
+        let outcome = self.live_through(script);
+        outcome.map_err(|why| format!("{why} (at {:?} after the start)", self.now - BEGINNING))
+    }
+
+    fn live_through(&mut self, script: &[Step]) -> Result<(), String> {
         let mut at = self.now;
-        self.happen_at(at, Happening::Start);
+        for process in 0..self.processes.len() {
+            self.happen_at(at, Happening::Start { process });
+        }
         for (gap, deed) in script {
             at += *gap;
             self.happen_at(at, Happening::Deed(deed.clone()));
         }
         self.happen_at(at + Duration::from_millis(1), Happening::Heal);
-        let end = at + daemon::QUIET;
-        let outcome = self.run_until(end).and_then(|()| self.check_policy());
-        outcome.map_err(|why| format!("{why} (at {:?} after the start)", self.now - BEGINNING))
+        self.run_until(at + QUIET - REST)?;
+        let happened = self.run_until(at + QUIET)?;
+        if happened > MAX_AT_REST {
+            return Err(format!("{happened} things happened in {REST:?} at rest"));
+        }
+        self.check_policy()?;
+        self.check_published()?;
+        self.wind_up()
+    }
+
+    /// Nothing is wanted any more, and nothing may be left.
+    fn wind_up(&mut self) -> Result<(), String> {
+        self.happen_in(Duration::ZERO, Happening::Deed(Deed::Announce(0)));
+        self.happen_in(Duration::ZERO, Happening::Deed(Deed::HostExclude(Exclude::Nothing)));
+        self.happen_in(Duration::ZERO, Happening::Deed(Deed::Reload(Configuration::nothing())));
+        self.run_until(self.now + QUIET)?;
+        self.check_nothing_left()
     }
 
     pub fn trace(&self) -> &[String] {
         self.trace.as_deref().unwrap_or_default()
     }
 
-    fn run_until(&mut self, end: Duration) -> Result<(), String> {
-        let mut happenings = 0;
+    /// How much happened.
+    fn run_until(&mut self, end: Duration) -> Result<u64, String> {
+        let (begin, mut happenings) = (self.now, 0);
         loop {
             happenings += 1;
-            if happenings > MAX_BURST + 3 * (self.now - BEGINNING).as_secs() {
+            if happenings > MAX_BURST + 3 * (self.now - begin).as_secs() {
                 return Err("it never comes to rest".into());
             }
             let next = self.queue.first_key_value().map(|((at, _), _)| *at).filter(|at| *at <= end);
-            let deadline = self.daemon.as_ref().and_then(|daemon| daemon.machine.poll_deadline());
-            let deadline = deadline.map(|at| at.saturating_duration_since(self.epoch)).filter(|at| *at <= end);
+            let deadlines =
+                self.processes.iter().filter_map(|process| process.daemon.as_ref()?.machine.poll_deadline());
+            let deadline = deadlines.min().map(|at| at.saturating_duration_since(self.epoch)).filter(|at| *at <= end);
             match (next, deadline) {
                 (_, Some(at)) if next.is_none_or(|next| at < next) => {
                     self.now = self.now.max(at);
-                    self.pass_deadline()?;
+                    self.pass_deadlines()?;
                 }
                 (Some(_), _) => {
                     let Some(((at, _), happening)) = self.queue.pop_first() else { continue };
                     self.now = self.now.max(at);
-                    if !matches!(happening, Happening::Readable) {
+                    if !matches!(happening, Happening::Readable { .. }) {
                         self.tell(|| format!("{happening:?}"));
                     }
                     self.meet(happening)?;
                 }
                 _ => {
                     self.now = end;
-                    return Ok(());
+                    return Ok(happenings);
                 }
             }
         }
     }
 
-    fn pass_deadline(&mut self) -> Result<(), String> {
+    fn pass_deadlines(&mut self) -> Result<(), String> {
         let now = self.instant();
-        let Some(daemon) = &mut self.daemon else { return Ok(()) };
-        daemon.machine.handle_deadline(now);
-        if daemon.machine.poll_deadline().is_some_and(|next| next <= now) {
-            return Err("a deadline that comes back at once".into());
+        for daemon in self.processes.iter_mut().filter_map(|process| process.daemon.as_mut()) {
+            if daemon.machine.poll_deadline().is_none_or(|at| at > now) {
+                continue;
+            }
+            daemon.machine.handle_deadline(now);
+            if daemon.machine.poll_deadline().is_some_and(|next| next <= now) {
+                return Err("a deadline that comes back at once".into());
+            }
         }
         self.act()
     }
@@ -264,13 +325,11 @@ impl World {
     fn meet(&mut self, happening: Happening) -> Result<(), String> {
         match happening {
             Happening::Deed(deed) => self.do_deed(deed)?,
-            Happening::Start => self.start_daemon(),
-            Happening::Readable => self.drain_uevents(),
-            Happening::Overflow => {
-                self.deaf = false;
-                self.kernel.uevents.clear();
-                self.hand_in_devices();
-            }
+            Happening::Start { process } => self.start_daemon(process)?,
+            Happening::Reload { process } => self.reload_daemon(process),
+            Happening::HostExcludes { process } => self.hear_exclusions(process),
+            Happening::Readable { process } => self.drain_uevents(process),
+            Happening::Overflow { process } => self.read_again(process),
             Happening::Probed { generation, portal, outcome } => {
                 self.hand_in(generation, Event::Probed { portal, outcome })
             }
@@ -284,7 +343,10 @@ impl World {
             Happening::Command { generation, ticket, command, device } => {
                 self.carry_out(generation, ticket, command, device.as_deref());
             }
+            Happening::Resolve { generation, ticket } => self.look_up(generation, ticket),
             Happening::Reply { generation, reply } => self.hand_in_reply(generation, reply),
+            Happening::Message { epoch, message } => self.message_arrives(epoch, message),
+            Happening::BusBack => self.bus_is_back(),
             Happening::GiveUp { serial, lost_at } => self.give_up(serial, lost_at),
             Happening::Recover { serial } => self.recover(serial),
             Happening::FabricsBack { generation } => self.hand_in(generation, Event::FabricsReady(true)),
@@ -293,168 +355,36 @@ impl World {
         self.act()
     }
 
-    // ---- the daemon ------------------------------------------------------------------------------------------------
+    // ---- small things ----------------------------------------------------------------------------------------------
 
-    fn drain_uevents(&mut self) {
-        while !self.deaf
-            && let Some(uevent) = self.kernel.uevents.pop_front()
-        {
-            let event = match uevent {
-                Uevent::Up(number) => self.kernel.device(number).map(Event::DeviceUp),
-                Uevent::Removed(number) => Some(Event::DeviceRemoved(format!("nvme{number}"))),
-                Uevent::LogChanged(number) => Some(Event::LogChanged(format!("nvme{number}"))),
-            };
-            if let Some(event) = event {
-                self.hand_in(self.generation, event);
-            }
-        }
+    /// Which process has this life.
+    fn process_of(&self, generation: u32) -> Option<usize> {
+        let is_it = |process: &Process| process.daemon.as_ref().is_some_and(|daemon| daemon.generation == generation);
+        self.processes.iter().position(is_it)
     }
 
-    fn hand_in_devices(&mut self) {
-        let devices = self.kernel.devices();
-        self.hand_in(self.generation, Event::DevicesRead(devices));
+    /// The lives that there are.
+    fn generations(&self) -> Vec<u32> {
+        self.processes.iter().filter_map(|process| process.daemon.as_ref()).map(|daemon| daemon.generation).collect()
+    }
+
+    fn daemon_of(&mut self, generation: u32) -> Option<&mut Daemon> {
+        let process = self.process_of(generation)?;
+        self.processes[process].daemon.as_mut()
     }
 
     fn hand_in(&mut self, generation: u32, event: Event) {
         let now = self.instant();
-        if let Some(daemon) = self.daemon.as_mut().filter(|daemon| daemon.generation == generation) {
+        if let Some(daemon) = self.daemon_of(generation) {
             daemon.machine.handle(now, event);
         }
     }
 
-    fn reply(&mut self, generation: u32, reply: Reply) {
-        let latency = self.chance.latency("reply");
-        self.happen_in(latency, Happening::Reply { generation, reply });
-    }
-
-    /// Replies come after the uevents that preceded them, unless those were lost: then sysfs is read again first.
-    fn hand_in_reply(&mut self, generation: u32, reply: Reply) {
-        if self.deaf {
-            self.deaf = false;
-            self.kernel.uevents.clear();
-            self.hand_in_devices();
-        }
-        self.drain_uevents();
-        let Some(daemon) = self.daemon.as_mut().filter(|daemon| daemon.generation == generation) else { return };
-        match reply {
-            Reply::Connected(ticket, outcome) if daemon.connects.remove(&ticket).is_some() => {
-                let outcome = outcome.map(|number| self.kernel.device(number));
-                self.hand_in(generation, Event::Connected { ticket, outcome });
-            }
-            Reply::Disconnected(ticket, outcome) if daemon.disconnects.remove(&ticket).is_some() => {
-                self.hand_in(generation, Event::Disconnected { ticket, outcome });
-            }
-            Reply::Registered(ticket, outcome) if daemon.commands.remove(&ticket).is_some() => {
-                self.hand_in(generation, Event::Registered { ticket, outcome });
-            }
-            Reply::Inquired(ticket, outcome) if daemon.commands.remove(&ticket).is_some() => {
-                self.hand_in(generation, Event::Inquired { ticket, outcome });
-            }
-            Reply::Page(ticket, outcome) if daemon.commands.remove(&ticket).is_some() => {
-                let delivered = outcome.clone();
-                let outcome =
-                    outcome.map(|(which, paths, fault)| daemon::page(paths, self.nature[which].declines, fault).into());
-                self.hand_in(generation, Event::PageRead { ticket, outcome });
-                if let Ok((which, paths, None)) = delivered {
-                    self.note_page(which, paths);
-                }
-            }
-            _ => {}
+    fn hand_in_all(&mut self, event: impl Fn() -> Event) {
+        for generation in self.generations() {
+            self.hand_in(generation, event());
         }
     }
-
-    /// A page counts for the oracle if the finder has taken it: it may have been too late, or no page at all.
-    fn note_page(&mut self, which: usize, paths: Set) {
-        let Some(finder) = self.daemon.as_ref().and_then(|daemon| daemon.machine.finder()) else { return };
-        let is_it = |tid: &&std::rc::Rc<stas::core::tid::TransportId>| tid.traddr() == DISCOVERY[which];
-        let expected: BTreeSet<(&str, &str)> = members(paths).map(|path| PATHS[path]).collect();
-        for tid in finder.controllers().filter(is_it) {
-            let Some(page) = finder.page(tid) else { continue };
-            let listed = Contents::of_page(page, tid).paths;
-            let is_this = listed.len() == paths.count_ones() as usize
-                && listed.keys().all(|path| expected.contains(&(path.subsysnqn(), path.traddr())));
-            if is_this {
-                self.oracle.page_delivered(which, tid.host_iface(), paths);
-            }
-        }
-    }
-
-    fn act(&mut self) -> Result<(), String> {
-        let now = self.instant();
-        let Some(daemon) = &mut self.daemon else { return Ok(()) };
-        for action in daemon.actions(now)? {
-            self.perform(action)?;
-        }
-        if !std::mem::take(&mut self.reloaded)
-            && let Some(finder) = self.daemon.as_ref().and_then(|daemon| daemon.machine.finder())
-        {
-            self.oracle.forget(|which, host_iface| {
-                finder.controllers().any(|tid| (tid.traddr(), tid.host_iface()) == (DISCOVERY[which], host_iface))
-            });
-        }
-        Ok(())
-    }
-
-    fn perform(&mut self, action: Action) -> Result<(), String> {
-        self.tell(|| format!("    {action:?}"));
-        let generation = self.generation;
-        let Some(daemon) = &mut self.daemon else { return Ok(()) };
-        match action {
-            Action::Probe(portal) => {
-                let (takes, outcome) = match self.reach.get(portal.traddr.as_str()) {
-                    None | Some(Reach::Answers | Reach::Stalls) => (self.chance.latency("probe"), Ok(())),
-                    Some(Reach::Refuses) => (Duration::from_millis(1), Err("refused".to_owned())),
-                    Some(Reach::Silent) => (Duration::from_secs(3), Err("silence".to_owned())),
-                };
-                self.happen_in(takes, Happening::Probed { generation, portal, outcome });
-            }
-            Action::Connect { ticket, id, .. } => {
-                daemon.connects.insert(ticket, id.clone());
-                let latency = self.chance.latency("fork");
-                let connect = Connect { id, asked: Some((generation, ticket)), era: Some(self.era), number: None };
-                self.happen_in(latency, Happening::Submit(connect));
-            }
-            Action::Disconnect { ticket, device } => {
-                let stopping = daemon.stopping;
-                daemon.disconnects.insert(ticket, device.name.clone());
-                let verdict = self.oracle.judge(&device, &self.configuration, stopping);
-                let which = DISCOVERY.iter().position(|traddr| *traddr == device.traddr);
-                if let Err(why) = verdict
-                    && !which.is_some_and(|which| self.nature[which].is_polled())
-                    && !self.has_other(&device)
-                {
-                    return Err(format!("{} {} is disconnected although {why}", device.name, device.subsysnqn));
-                }
-                self.doomed
-                    .extend(self.kernel.controllers.get(&number_of(&device.name)).map(|controller| controller.serial));
-                let latency = self.chance.latency("fork");
-                self.happen_in(latency, Happening::Disconnect { generation, ticket, device });
-            }
-            Action::Register { ticket, device } => self.command(ticket, Command::Register, &device),
-            Action::Inquire { ticket, device, .. } => self.command(ticket, Command::Inquire, &device),
-            Action::ReadLogPage { ticket, device, .. } => self.command(ticket, Command::Read, &device),
-            Action::Resolve { name, .. } => return Err(format!("{name} is resolved, and nobody named it")),
-            Action::ReadDevices => self.hand_in_devices(),
-            // A host without Fibre Channel.
-            Action::AskFcPorts => self.hand_in(generation, Event::FcPortsTold { answered: false }),
-            Action::Save if !self.read_only => {
-                let legacy = daemon.machine.legacy(self.epoch + self.now);
-                self.disk = Disk { legacy, oracle: self.oracle.clone() };
-            }
-            Action::Save | Action::Publish(_) | Action::Note(_) => {}
-        }
-        Ok(())
-    }
-
-    fn command(&mut self, ticket: Ticket, command: Command, device: &str) {
-        let Some(daemon) = &mut self.daemon else { return };
-        daemon.commands.insert(ticket, command);
-        let device = daemon.machine.links().device(device).cloned().map(Box::new);
-        let latency = self.chance.latency("command");
-        self.happen_in(latency, Happening::Command { generation: self.generation, ticket, command, device });
-    }
-
-    // ---- small things ----------------------------------------------------------------------------------------------
 
     fn reach_of(&self, id: &LinkId) -> Reach {
         self.reach.get(id.tid.traddr()).copied().unwrap_or(Reach::Answers)
@@ -466,7 +396,7 @@ impl World {
             true => (ControllerKind::Discovery, DISCOVERY[which % DISCOVERY.len()], "8009", DISCOVERY_NQN),
             false => (ControllerKind::Io, PATHS[which % PATHS.len()].1, "4420", PATHS[which % PATHS.len()].0),
         };
-        let spelling = Spelling { traddr, trsvcid, subsysnqn, host_nqn: daemon::HOST, ..Spelling::default() };
+        let spelling = Spelling { traddr, trsvcid, subsysnqn, host_nqn: words::HOST, ..Spelling::default() };
         LinkId { kind, tid: std::rc::Rc::new(TransportId::new(Transport::Tcp, spelling)) }
     }
 
@@ -492,6 +422,9 @@ impl World {
 }
 
 fn path_of(id: &LinkId) -> Option<usize> {
-    let is_it = |path: &(&str, &str)| *path == (id.tid.subsysnqn(), id.tid.traddr());
-    (id.kind == ControllerKind::Io).then(|| PATHS.iter().position(is_it)).flatten()
+    (id.kind == ControllerKind::Io).then(|| path_at(id.tid.subsysnqn(), id.tid.traddr())).flatten()
+}
+
+fn path_at(subsysnqn: &str, traddr: &str) -> Option<usize> {
+    PATHS.iter().position(|path| *path == (subsysnqn, traddr))
 }
