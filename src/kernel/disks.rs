@@ -1,4 +1,4 @@
-//! The disks that NVMe namespaces are, as `/sys/block` shows them (kernel: drivers/nvme/host/sysfs.c, `nvme_ns_attrs`).
+//! The disks that NVMe namespaces are, as `/sys/class/block` shows them (kernel: drivers/nvme/host/sysfs.c, `nvme_ns_attrs`).
 //!
 //! With native multipath a disk belongs to the subsystem, and is there as soon as one path to it can be used; without, it
 //! belongs to a controller. Either has the subsystem's NQN.
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::stat::{major, minor};
 
 /// Where the kernel shows block devices.
-pub const BLOCK: &str = "/sys/block";
+pub const BLOCK: &str = "/sys/class/block";
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Disk {
@@ -21,7 +21,7 @@ pub struct Disk {
     pub ids: Vec<String>,
 }
 
-/// Every disk of NVMe that has a size, by `/sys/block` or a directory that looks like it.
+/// Every disk of NVMe that has a size, by `/sys/class/block` or a directory that looks like it.
 pub fn disks(block: &Path) -> Vec<Disk> {
     let entries = fs::read_dir(block).into_iter().flatten().flatten();
     let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
