@@ -81,7 +81,11 @@ impl Firmware {
             }
         }
         let set_up = boot.filter(|boot| boot.network).map(|_| SetUp::default());
-        Firmware { hfis: hfis(&nbft), nbft, until_ready: boot.is_some(), set_up, ..Firmware::default() }
+        let hfis = hfis(&nbft);
+        if set_up.is_some() {
+            hfis.iter().for_each(name_servers);
+        }
+        Firmware { hfis, nbft, until_ready: boot.is_some(), set_up, ..Firmware::default() }
     }
 
     /// Whether the tables ask for anything.
@@ -190,14 +194,10 @@ impl Firmware {
             return;
         };
         set_up.under_way.remove(&number);
-        match (outcome, self.hfis.get(number)) {
-            (Ok(()), Some(hfi)) => name_servers(hfi),
-            (Err(failure), Some(hfi)) => {
-                set_up.retry_at = now.checked_add(LOOK_AGAIN);
-                let text = format!("{hfi}: that failed: {failure}; trying again every second");
-                self.tell(Level::Error, text);
-            }
-            (_, None) => {}
+        if let (Err(failure), Some(hfi)) = (outcome, self.hfis.get(number)) {
+            set_up.retry_at = now.checked_add(LOOK_AGAIN);
+            let text = format!("{hfi}: that failed: {failure}; trying again every second");
+            self.tell(Level::Error, text);
         }
     }
 
@@ -228,7 +228,8 @@ fn key(hfi: &Interface) -> Key {
     (hfi.mac, hfi.vlan, hfi.address)
 }
 
-/// Host names of discovery controllers can be resolved only if there is somebody to ask.
+/// Host names of discovery controllers can be resolved only if there is somebody to ask. To be called before the process is
+/// confined.
 fn name_servers(hfi: &Interface) {
     let lines: String = hfi.dns.iter().map(|server| format!("nameserver {server}\n")).collect();
     if !lines.is_empty()
