@@ -26,7 +26,7 @@ installkernel() {
     hostonly='' instmods nvme_fabrics nvme_tcp 8021q crc32c_generic
 }
 
-# Devices of this host are on it, so that it is wanted for sure.
+# A dump goes there: see stas-boot.sh.
 cmdline() {
     [[ ! ${hostonly-} ]] || printf ' rd.stas=1'
 }
@@ -34,9 +34,12 @@ cmdline() {
 install() {
     inst_multiple stas
     inst_hook initqueue/settled 95 "$moddir/stas-boot.sh"
+    # Connections are bound to an interface by its name, so it must have its final one: udev gives it by these.
+    inst_multiple -o "${systemdnetwork-}/99-default.link"
     if [[ ${hostonly-} ]]; then
         # Who the host is, and what it connects besides what its boot table says.
         inst_multiple -o /etc/nvme/hostnqn /etc/nvme/hostid /etc/nvme/hostkey /etc/stas/{sys,stafd,stacd}.conf
+        inst_multiple -H -o "${systemdnetworkconfdir-}/*.link"
         cmdline >"$initdir/etc/cmdline.d/95stas.conf"
     fi
     dracut_need_initqueue
