@@ -56,6 +56,7 @@ mod registration;
 mod reload;
 mod replacing;
 mod restart;
+mod root;
 mod scale;
 mod sim;
 mod simulator;

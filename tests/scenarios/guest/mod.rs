@@ -10,6 +10,7 @@ mod fabrics;
 mod host;
 mod limits;
 mod network;
+mod peer;
 mod puppet;
 mod target;
 mod uevents;

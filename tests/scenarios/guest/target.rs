@@ -123,11 +123,22 @@ impl Subsystem {
         let contents = Path::new(STORE).join(format!("{}.{id}", self.nqn));
         must(fs::create_dir_all(STORE), format!("make the directory {STORE}"));
         must(File::create(&contents).and_then(|file| file.set_len(bytes)), format!("make {}", contents.display()));
+        self.enable_namespace(id, &[("device_path", &contents.to_string_lossy()), ("buffered_io", "1")]);
+    }
+
+    /// A namespace that is a block device.
+    #[track_caller]
+    pub fn add_device(&self, id: u32, device: &str, uuid: &str) {
+        self.enable_namespace(id, &[("device_path", device), ("device_uuid", uuid)]);
+    }
+
+    #[track_caller]
+    fn enable_namespace(&self, id: u32, attributes: &[(&str, &str)]) {
         let namespace = self.path.join("namespaces").join(id.to_string());
         make_directory(&namespace);
-        write_attribute(&namespace.join("device_path"), &contents.to_string_lossy());
-        write_attribute(&namespace.join("buffered_io"), "1");
-        write_attribute(&namespace.join("enable"), "1");
+        for (attribute, value) in attributes.iter().chain(&[("enable", "1")]) {
+            write_attribute(&namespace.join(attribute), value);
+        }
     }
 }
 

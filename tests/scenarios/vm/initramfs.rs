@@ -1,13 +1,16 @@
-//! What the guest boots from: the base that `tests/setup` made, and after it, in the same file, an archive of ours.
+//! What the guest boots from: the base that `tests/setup` made, and after it, in the same file, an archive of ours. And what
+//! a machine without a disk boots from (see pair.rs): what was made for it, and after it the program under test.
 //!
 //! The kernel unpacks concatenated cpio archives one over the other. Ours has the first process, this very test
 //! executable, the program under test with its names, and the repository's `etc/`.
 //!
 //! Format: the kernel's Documentation/driver-api/early-userspace/buffer-format.rst, "newc".
 
+use super::Initramfs;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
+use std::process::Command;
 
 /// The names that `stas` answers to.
 const NAMES: [&str; 5] = ["stafd", "stacd", "stafctl", "stacctl", "stasadm"];
@@ -23,14 +26,57 @@ pub fn build(base: &Path, to: &Path) -> io::Result<()> {
     for name in NAMES {
         archive.link(&format!("usr/bin/{name}"), "stas")?;
     }
-    let etc = Path::new(env!("CARGO_MANIFEST_DIR")).join("etc");
-    if etc.is_dir() {
-        archive.tree("etc", &etc)?;
-    }
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
+    archive.tree("etc", &repository.join("etc"))?;
+    archive.directory("usr/share/stas")?;
+    archive.tree("usr/share/stas/init", &repository.join("init"))?;
     archive.file("etc/hosts", 0o644, b"127.0.0.1 localhost\n::1 localhost\n")?;
     archive.directory("etc/nvme")?;
     archive.file("etc/nvme/hostnqn", 0o644, format!("{}\n", crate::guest::HOSTNQN).as_bytes())?;
     archive.file("etc/nvme/hostid", 0o644, format!("{}\n", crate::guest::HOSTID).as_bytes())?;
+    archive.finish()
+}
+
+/// The libraries of the program under test. In use it is linked statically.
+const LIBRARIES: [&str; 4] = [
+    "lib64/ld-linux-x86-64.so.2",
+    "lib/x86_64-linux-gnu/libc.so.6",
+    "lib/x86_64-linux-gnu/libgcc_s.so.1",
+    "lib/x86_64-linux-gnu/libm.so.6",
+];
+
+/// What the kernel needs to reach a root file system over the network of these machines.
+const MODULES: [&str; 4] = ["virtio_pci", "virtio_net", "nvme-tcp", "ext4"];
+
+/// Writes the initramfs of a machine without a disk. `vm` is where `tests/setup` puts things.
+pub fn boot(kind: Initramfs, vm: &Path, to: &Path) -> io::Result<()> {
+    let program = Path::new(env!("CARGO_BIN_EXE_stas"));
+    let mut out = File::create(to)?;
+    let base = match kind {
+        Initramfs::Dracut => "debian/dracut.cpio",
+        Initramfs::Debian => "debian/initramfs-tools.cpio",
+        Initramfs::HandMade => {
+            let recipe = Path::new(env!("CARGO_MANIFEST_DIR")).join("init/initramfs/build");
+            let modules = vm.join("6.12/lib/modules").join(std::fs::read_to_string(vm.join("6.12/version"))?.trim());
+            let command = &mut Command::new(recipe);
+            command.args([program, Path::new("/bin/busybox"), &modules]).args(MODULES);
+            let status = command.stdout(out.try_clone()?).status()?;
+            if !status.success() {
+                return Err(io::Error::other(format!("{command:?}: {status}")));
+            }
+            let mut archive = Archive { out, inode: 0 };
+            for directory in ["lib64", "lib", "lib/x86_64-linux-gnu"] {
+                archive.directory(directory)?;
+            }
+            for library in LIBRARIES {
+                archive.file(library, 0o755, &std::fs::read(Path::new("/").join(library))?)?;
+            }
+            return archive.finish();
+        }
+    };
+    io::copy(&mut File::open(vm.join(base))?, &mut out)?;
+    let mut archive = Archive { out, inode: 0 };
+    archive.file("usr/sbin/stas", 0o755, &std::fs::read(program)?)?;
     archive.finish()
 }
 

@@ -2,15 +2,16 @@
 //! given one to read.
 //!
 //! The first port is the console: kernel, daemons and scenario in one stream, for people. The second is the report, for the
-//! host, line by line: `tell TEXT` (narration), `failure TEXT` (why the scenario failed), `passed`; and `waiting`, when it was
-//! not told its scenario yet.
+//! host, line by line: `tell TEXT` (narration), `failure TEXT` (why the scenario failed), `passed`; `waiting`, when it was not
+//! told its scenario yet; and `peer TEXT`, a line for the other machine of a pair, which comes out of that one's console.
 
 use super::copies;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::Mutex;
 use std::time::Duration;
 
 /// What came of it.
@@ -35,11 +36,41 @@ pub enum Start<'a> {
     Copied { monitor: &'a Path, state: &'a Path },
 }
 
+/// What a machine hears: the far end of its console. Before it starts nobody listens.
+#[derive(Debug, Default)]
+pub struct Ear(Mutex<Option<(ChildStdin, u32)>>);
+
+impl Ear {
+    pub fn tell(&self, line: &str) {
+        if let Some((console, _)) = self.0.lock().expect("no holder panics").as_mut() {
+            let _ = writeln!(console, "{line}");
+        }
+    }
+
+    /// Turns the machine off.
+    pub fn kill(&self) {
+        if let Some((_, timeout)) = self.0.lock().expect("no holder panics").take() {
+            // It hands the signal on.
+            let _ = Command::new("kill").arg(timeout.to_string()).status();
+        }
+    }
+}
+
+/// What a machine of a pair has besides.
+#[derive(Debug)]
+pub struct Peer<'a> {
+    /// Further devices, as arguments of QEMU.
+    pub devices: &'a [String],
+    pub own: &'a Ear,
+    pub other: &'a Ear,
+}
+
 pub struct Machine<'a> {
     pub kernel: &'a Path,
     pub initramfs: &'a Path,
     /// The image of a disk, which the guest can only read.
     pub disk: Option<&'a Path>,
+    pub peer: Option<Peer<'a>>,
     /// Tables from the firmware besides QEMU's own.
     pub acpi_tables: &'a [PathBuf],
     pub start: Start<'a>,
@@ -65,6 +96,9 @@ impl Machine<'_> {
             // What comes before the state is there is lost with the state that was before.
             writeln!(ear, "{}{scenario}", "\n".repeat(64))?;
         }
+        let own = self.peer.as_ref().map(|peer| peer.own);
+        let mut ear = Some((ear, qemu.id()));
+        own.into_iter().for_each(|own| *own.0.lock().expect("no holder panics") = ear.take());
         let mut report = Report::default();
         std::thread::scope(|scope| {
             scope.spawn(|| {
@@ -77,6 +111,8 @@ impl Machine<'_> {
             });
             lines(port).for_each(|line| self.reported(&line, &mut report));
         });
+        // Before its process id may be somebody else's.
+        own.into_iter().for_each(|own| drop(own.0.lock().expect("no holder panics").take()));
         report.timed_out = was_killed(qemu.wait()?);
         Ok(report)
     }
@@ -87,6 +123,7 @@ impl Machine<'_> {
             ("failure", text) => report.failure += &format!("{text}\n"),
             ("tell", text) if self.narrated => println!("{text}"),
             ("tell", _) => (),
+            ("peer", text) => self.peer.iter().for_each(|peer| peer.other.tell(text)),
             ("waiting", "") => {
                 if let Start::Copied { monitor, state } = self.start
                     && let Err(error) = copies::save(monitor, state)
@@ -113,6 +150,7 @@ impl Machine<'_> {
             let drive = format!("file={},format=raw,if=none,readonly=on,id=disk", disk.display());
             command.args(["-drive", &drive, "-device", "virtio-blk-pci,drive=disk"]);
         }
+        command.args(self.peer.iter().flat_map(|peer| peer.devices));
         for table in self.acpi_tables {
             command.args(["-acpitable", &format!("file={}", table.display())]);
         }

@@ -6,6 +6,9 @@
 mod copies;
 mod initramfs;
 mod machine;
+mod pair;
+
+pub use pair::{Initramfs, OFF, Pair, ROLE, Role};
 
 use crate::guest::{self, Guest};
 use copies::Booted;
@@ -148,6 +151,7 @@ impl Scenario {
             kernel: &kernel.join("vmlinux"),
             initramfs: &image,
             disk: self.debian.then_some(&disk),
+            peer: None,
             acpi_tables: &acpi_tables,
             start: match &state {
                 Some(state) => Start::From { state, scenario: test },
@@ -165,7 +169,7 @@ impl Scenario {
         }
         let report =
             report.map_err(|error| format!("cannot run QEMU: {error}; tests/setup installs what is missing"))?;
-        self.judge(test, &report).map_err(|why| format!("{why}\nThe guest's log is {}", log.display()))
+        judge(test, &report, self.limit).map_err(|why| format!("{why}\nThe guest's log is {}", log.display()))
     }
 
     /// Whether many other scenarios have the same machine.
@@ -191,6 +195,7 @@ impl Scenario {
                 kernel: &vm.join(name).join("vmlinux"),
                 initramfs: image,
                 disk: None,
+                peer: None,
                 acpi_tables: &[],
                 boot_option: "",
                 start: Start::Copied { monitor: &monitor, state },
@@ -214,22 +219,19 @@ impl Scenario {
             .map_err(|error| format!("cannot make the guest's file system {}: {error}", image.display()))?;
         Ok(image)
     }
+}
 
-    fn judge(&self, test: &str, report: &Report) -> Result<(), String> {
-        if report.passed && report.failure.is_empty() {
-            return Ok(());
-        }
-        Err(if !report.failure.is_empty() {
-            report.failure.clone()
-        } else if report.timed_out {
-            format!("the scenario did not end within {:?}", self.limit)
-        } else {
-            format!(
-                "the guest ended without a result: its kernel died, or the process of `{test}`\n{}",
-                report.emulator
-            )
-        })
+fn judge(test: &str, report: &Report, limit: Duration) -> Result<(), String> {
+    if report.passed && report.failure.is_empty() && !report.timed_out {
+        return Ok(());
     }
+    Err(if !report.failure.is_empty() {
+        report.failure.clone()
+    } else if report.timed_out {
+        format!("the scenario did not end within {limit:?}")
+    } else {
+        format!("the guest ended without a result: its kernel died, or the process of `{test}`\n{}", report.emulator)
+    })
 }
 
 fn in_directory(directory: &Path, file: &str) -> Result<PathBuf, String> {
