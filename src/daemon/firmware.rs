@@ -4,7 +4,7 @@
 //! The tables do not change while the system runs; interfaces come, and are given other names. `stas boot --network` makes
 //! them what they are to be: what is to be done is for [`Interface::next_step`] to say, the helper does it.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
@@ -14,41 +14,46 @@ use log::Level;
 
 use crate::config::settings::HostIdentity;
 use crate::core::host::HostIds;
-use crate::core::interface::{Mac, NetworkInterface};
+use crate::core::interface::NetworkInterface;
 use crate::core::nbft::{Entries, Interface, Nbft, Obstacle, Reason, Step};
 use crate::daemon::boot::Boot;
 use crate::daemon::requests::LOOK_AGAIN;
 use crate::daemon::settings::Settings;
 use crate::helper::message::Failure;
+use crate::helper::resolve::RESOLV_CONF;
 use crate::kernel::interfaces;
 use crate::kernel::nbft::{DIRECTORY, read, read_all};
 use crate::wire::nbft::Table;
-
-const RESOLV_CONF: &str = "/etc/resolv.conf";
-
-/// What makes two HFIs of different tables the same.
-type Key = (Mac, Option<u16>, Option<IpAddr>);
 
 #[derive(Debug, Default)]
 pub struct Firmware {
     nbft: Nbft,
     /// Those that something is to be connected over.
-    hfis: Vec<Interface>,
+    hfis: Vec<Hfi>,
     /// Nothing is wanted before its interface can be used: `stas boot` has nothing to try before that.
     until_ready: bool,
-    /// The names of the interfaces, of those that could be used at some time.
-    names: BTreeMap<Key, String>,
-    obstacles: BTreeMap<Key, Obstacle>,
     /// Of `stas boot --network`.
     set_up: Option<SetUp>,
     /// What was said already.
     told: BTreeSet<String>,
 }
 
-/// The interfaces that are being set up, by the numbers of their HFIs.
+#[derive(Debug)]
+struct Hfi {
+    interface: Interface,
+    /// What is to be reached over it.
+    targets: BTreeSet<IpAddr>,
+    /// Of the interface, if it could be used at some time.
+    name: Option<String>,
+    /// Why it cannot be used now.
+    obstacle: Option<Obstacle>,
+    /// A step of its set-up is being taken.
+    under_way: bool,
+}
+
+/// How interfaces are set up; HFIs have the numbers of their places.
 #[derive(Debug, Default)]
 struct SetUp {
-    under_way: BTreeSet<usize>,
     /// Steps to be taken.
     steps: VecDeque<(usize, Step)>,
     /// When to try again what failed.
@@ -83,7 +88,7 @@ impl Firmware {
         let set_up = boot.filter(|boot| boot.network).map(|_| SetUp::default());
         let hfis = hfis(&nbft);
         if set_up.is_some() {
-            hfis.iter().for_each(name_servers);
+            hfis.iter().for_each(|hfi| name_servers(&hfi.interface));
         }
         Firmware { hfis, nbft, until_ready: boot.is_some(), set_up, ..Firmware::default() }
     }
@@ -108,12 +113,12 @@ impl Firmware {
 
     /// Whether something is not wanted yet because of its interface.
     pub fn is_waiting(&self) -> bool {
-        self.hfis.iter().any(|hfi| !self.names.contains_key(&key(hfi)))
+        self.hfis.iter().any(|hfi| hfi.name.is_none())
     }
 
     /// What is waited for, for each HFI that cannot be used yet.
     pub fn obstacles(&self) -> impl Iterator<Item = (&Interface, &Obstacle)> {
-        self.hfis.iter().filter_map(|hfi| Some((hfi, self.obstacles.get(&key(hfi))?)))
+        self.hfis.iter().filter_map(|hfi| Some((&hfi.interface, hfi.obstacle.as_ref()?)))
     }
 
     /// Looks for the interfaces. Whether [`Firmware::entries`] has others than before.
@@ -134,53 +139,37 @@ impl Firmware {
     }
 
     fn find(&mut self, interfaces: &[NetworkInterface]) -> bool {
-        let before = self.names.clone();
-        for hfi in self.hfis.clone() {
-            let ready = match self.until_ready && !self.names.contains_key(&key(&hfi)) {
-                true => hfi.ready(interfaces),
-                // One that was ready may have got another name.
-                false => hfi.find(interfaces).ok_or(Obstacle::NoInterface),
-            };
-            match ready {
-                Ok(interface) => {
-                    self.obstacles.remove(&key(&hfi));
-                    self.names.insert(key(&hfi), interface.name.clone());
-                }
-                Err(obstacle) if self.is_under_way(&hfi) => {
-                    self.obstacles.insert(key(&hfi), obstacle);
-                }
-                Err(obstacle) => {
-                    self.tell(Level::Info, format!("{hfi} of the boot table waits for {obstacle}"));
-                    self.obstacles.insert(key(&hfi), obstacle);
-                }
-            }
+        let mut is_news = false;
+        for hfi in &mut self.hfis {
+            is_news |= hfi.find(interfaces, self.until_ready);
         }
-        self.names != before
+        let waiting = self.hfis.iter().filter(|hfi| !hfi.under_way);
+        let waits =
+            |hfi: &Hfi| Some(format!("{} of the boot table waits for {}", hfi.interface, hfi.obstacle.as_ref()?));
+        for text in waiting.filter_map(waits).collect::<Vec<_>>() {
+            self.tell(Level::Info, text);
+        }
+        is_news
     }
 
     /// Finds out what is to be done next for each interface that is to be set up, and that nothing is under way for.
     fn set_up(&mut self, now: Instant, interfaces: &[NetworkInterface]) {
-        let Some(SetUp { under_way, steps, retry_at }) = &mut self.set_up else {
+        let Some(SetUp { steps, retry_at }) = &mut self.set_up else {
             return;
         };
         if retry_at.is_some_and(|at| at > now) {
             return;
         }
         *retry_at = None;
-        for (number, hfi) in self.hfis.iter().enumerate().filter(|(number, _)| !under_way.contains(number)) {
-            let step = hfi.next_step(interfaces, &targets(&self.nbft, hfi), number);
-            steps.extend(step.map(|step| (number, step)));
+        let mut told = Vec::new();
+        for (number, hfi) in self.hfis.iter_mut().enumerate().filter(|(_, hfi)| !hfi.under_way) {
+            if let Some(step) = hfi.interface.next_step(interfaces, &hfi.targets, number) {
+                told.push(format!("{}: {step}", hfi.interface));
+                hfi.under_way = true;
+                steps.push_back((number, step));
+            }
         }
-        under_way.extend(steps.iter().map(|(number, _)| *number));
-        let told = steps.iter().filter_map(|(number, step)| Some(format!("{}: {step}", self.hfis.get(*number)?)));
-        for text in told.collect::<Vec<_>>() {
-            self.tell(Level::Info, text);
-        }
-    }
-
-    fn is_under_way(&self, hfi: &Interface) -> bool {
-        let number = self.hfis.iter().position(|other| key(other) == key(hfi));
-        self.set_up.as_ref().zip(number).is_some_and(|(set_up, number)| set_up.under_way.contains(&number))
+        told.into_iter().for_each(|text| self.tell(Level::Info, text));
     }
 
     /// A step to be taken now, for the HFI of a number.
@@ -190,13 +179,13 @@ impl Firmware {
 
     /// What became of a step; what is next, [`Firmware::look`] finds out.
     pub fn network_changed(&mut self, now: Instant, number: usize, outcome: Result<(), Failure>) {
-        let Some(set_up) = &mut self.set_up else {
+        let (Some(set_up), Some(hfi)) = (&mut self.set_up, self.hfis.get_mut(number)) else {
             return;
         };
-        set_up.under_way.remove(&number);
-        if let (Err(failure), Some(hfi)) = (outcome, self.hfis.get(number)) {
+        hfi.under_way = false;
+        if let Err(failure) = outcome {
             set_up.retry_at = now.checked_add(LOOK_AGAIN);
-            let text = format!("{hfi}: that failed: {failure}; trying again every second");
+            let text = format!("{}: that failed: {failure}; trying again every second", hfi.interface);
             self.tell(Level::Error, text);
         }
     }
@@ -208,7 +197,8 @@ impl Firmware {
 
     /// What is wanted of what the tables ask for; says what must not be connected.
     pub fn entries(&mut self, settings: &Settings) -> Entries {
-        let entries = self.nbft.entries(|hfi| self.names.get(&key(hfi)).cloned(), settings.configured());
+        let name_of = |interface: &Interface| self.hfis.iter().find(|hfi| hfi.is(interface))?.name.clone();
+        let entries = self.nbft.entries(name_of, settings.configured());
         for refused in &entries.refused {
             self.tell(Level::Error, refused.clone());
         }
@@ -224,8 +214,41 @@ impl Firmware {
     }
 }
 
-fn key(hfi: &Interface) -> Key {
-    (hfi.mac, hfi.vlan, hfi.address)
+impl Hfi {
+    fn new(interface: &Interface) -> Hfi {
+        Hfi {
+            interface: interface.clone(),
+            targets: interface.dns.iter().copied().collect(),
+            name: None,
+            obstacle: None,
+            under_way: false,
+        }
+    }
+
+    /// Whether it is the same, perhaps in another table.
+    fn is(&self, other: &Interface) -> bool {
+        let key = |one: &Interface| (one.mac, one.vlan, one.address);
+        key(&self.interface) == key(other)
+    }
+
+    /// Looks for its interface. Whether that has another name than before.
+    fn find(&mut self, interfaces: &[NetworkInterface], until_ready: bool) -> bool {
+        let found = match until_ready && self.name.is_none() {
+            true => self.interface.ready(interfaces),
+            // One that was ready may have got another name.
+            false => self.interface.find(interfaces).ok_or(Obstacle::NoInterface),
+        };
+        match found {
+            Ok(NetworkInterface { name, .. }) => {
+                self.obstacle = None;
+                self.name.replace(name.clone()).as_ref() != Some(name)
+            }
+            Err(obstacle) => {
+                self.obstacle = Some(obstacle);
+                false
+            }
+        }
+    }
 }
 
 /// Host names of discovery controllers can be resolved only if there is somebody to ask. To be called before the process is
@@ -240,23 +263,19 @@ fn name_servers(hfi: &Interface) {
     }
 }
 
-/// What is to be reached over an HFI.
-fn targets(nbft: &Nbft, hfi: &Interface) -> BTreeSet<IpAddr> {
+fn hfis(nbft: &Nbft) -> Vec<Hfi> {
+    let mut hfis: Vec<Hfi> = Vec::new();
     let paths = nbft.paths();
-    let here = |other: &Interface| key(other) == key(hfi);
-    let subsystems = paths.iter().filter(|path| here(path.interface)).map(|path| path.subsystem.traddr);
-    let discovery = nbft.discovery_controllers().filter(|(_, interface, _)| here(interface));
-    let discovery = discovery.filter_map(|(_, _, discovery)| discovery.traddr.parse().ok());
-    subsystems.chain(discovery).chain(hfi.dns.iter().copied()).collect()
-}
-
-fn hfis(nbft: &Nbft) -> Vec<Interface> {
-    let mut hfis: Vec<Interface> = Vec::new();
-    let paths = nbft.paths();
-    let used = paths.iter().map(|path| path.interface).chain(nbft.discovery_controllers().map(|(_, hfi, _)| hfi));
-    for hfi in used {
-        if !hfis.iter().any(|earlier| key(earlier) == key(hfi)) {
-            hfis.push(hfi.clone());
+    let paths = paths.iter().map(|path| (path.interface, Some(path.subsystem.traddr)));
+    let discovery = nbft.discovery_controllers().map(|(_, hfi, discovery)| (hfi, discovery.traddr.parse().ok()));
+    for (interface, target) in paths.chain(discovery) {
+        match hfis.iter_mut().find(|hfi| hfi.is(interface)) {
+            Some(hfi) => hfi.targets.extend(target),
+            None => {
+                let mut hfi = Hfi::new(interface);
+                hfi.targets.extend(target);
+                hfis.push(hfi);
+            }
         }
     }
     hfis

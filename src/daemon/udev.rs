@@ -5,10 +5,9 @@ use std::path::Path;
 
 use crate::core::Machine;
 use crate::core::device::ControllerKind;
+use crate::helper::udev_rule::SYSTEMD;
 use crate::kernel::sysfs::Sysfs;
 use crate::wire::uevent::{ControllerEvent, NvmeEvent, Uevent};
-
-const SYSTEMD: &str = "/run/systemd/system";
 
 /// The unit that the rule would start now: a discovery controller that is not ours has news. `None` where there is
 /// no systemd.

@@ -30,7 +30,7 @@ mod page;
 mod process;
 mod registration;
 pub mod resolve;
-mod udev_rule;
+pub mod udev_rule;
 
 use std::collections::VecDeque;
 use std::io;

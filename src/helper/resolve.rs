@@ -17,7 +17,7 @@ use crate::kernel::address::socket_address;
 use crate::wire::dns::{self, Answer, Kind};
 
 const HOSTS: &str = "/etc/hosts";
-const RESOLV_CONF: &str = "/etc/resolv.conf";
+pub const RESOLV_CONF: &str = "/etc/resolv.conf";
 const RANDOM: &str = "/dev/urandom";
 /// All files that are read.
 pub const SOURCES: [&str; 3] = [HOSTS, RESOLV_CONF, RANDOM];

@@ -22,7 +22,8 @@ const UDEVD: &str = "/run/udev/control";
 const REGISTRY_RULES: [&str; 2] =
     ["/usr/lib/udev/rules.d/70-nvmf-registry.rules", "/lib/udev/rules.d/70-nvmf-registry.rules"];
 
-const SYSTEMD: &str = "/run/systemd/system";
+/// There where systemd runs (sd_booted(3)).
+pub const SYSTEMD: &str = "/run/systemd/system";
 
 /// By this we know our file again.
 const OURS: &str = "# Made by stas, in place of the rule of nvme-cli while it runs.\n";

@@ -195,7 +195,7 @@ impl Finder {
 
     /// Whether a controller that is not configured is wanted for an announcement's sake.
     fn is_discovered(&self, tid: &Rc<TransportId>) -> bool {
-        let was_discovered = self.origin(tid) == Some(Origin::Discovered) && self.policy.admits(tid).is_ok();
+        let was_discovered = self.is_announced(tid) && self.policy.admits(tid).is_ok();
         was_discovered || self.announced.contains(tid)
     }
 
@@ -322,6 +322,11 @@ impl Finder {
 
     pub fn origin(&self, tid: &TransportId) -> Option<Origin> {
         self.controllers.get(tid).map(|discovery| discovery.origin)
+    }
+
+    /// Whether it is known from an announcement only.
+    pub fn is_announced(&self, tid: &TransportId) -> bool {
+        self.origin(tid) == Some(Origin::Discovered)
     }
 
     /// Discovered controllers that the next run should know of, and for how long each has been out of sight.

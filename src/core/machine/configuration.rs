@@ -8,10 +8,9 @@ use super::Machine;
 use crate::config::settings::{Common, ConnectorSettings, FinderSettings};
 use crate::core::connector;
 use crate::core::device::ControllerKind;
-use crate::core::finder::{Finder, Origin, Rules};
+use crate::core::finder::{Finder, Rules};
 use crate::core::links::LinkId;
 use crate::core::policy::Policy;
-use crate::core::tid::TransportId;
 
 /// What the administrator wants, host names as they are written.
 #[derive(Debug, Default)]
@@ -68,8 +67,7 @@ impl Machine {
         if let (Some(finder), Some(connector)) = (&self.finder, &mut self.connector) {
             let sources: BTreeSet<_> = finder.controllers().cloned().collect();
             if is_reload || sources != before {
-                let is_announced = |source: &TransportId| finder.origin(source) == Some(Origin::Discovered);
-                let verdict = connector.note_all_sources(sources, is_announced);
+                let verdict = connector.note_all_sources(sources, |source| finder.is_announced(source));
                 connector.carry_out(now, &[verdict], &mut self.links);
             }
         }

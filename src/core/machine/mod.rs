@@ -281,8 +281,8 @@ impl Machine {
             return false;
         };
         if finder.take_roster_change() {
-            let is_announced = |source: &TransportId| finder.origin(source) == Some(Origin::Discovered);
-            connector.follow_sources(finder.controllers().cloned().collect(), is_announced);
+            let sources = finder.controllers().cloned().collect();
+            connector.follow_sources(sources, |source| finder.is_announced(source));
         }
         let verdicts: Vec<_> =
             testimonies.into_iter().map(|(source, testimony)| connector.note(&source, testimony)).collect();

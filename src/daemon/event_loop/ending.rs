@@ -15,9 +15,8 @@ impl Daemon {
         if self.stop_by.is_some_and(|by| by <= now || (self.machine.may_stop() && !self.overrides_rule)) {
             return Some(Ended::Stopped);
         }
-        let is_idle = !self.firmware.asks() && !self.settings.names_any() && !Path::new(FC_DISCOVERY).exists();
         self.goal.as_ref()?;
-        if is_idle {
+        if !self.firmware.asks() && !self.settings.names_any() && !Path::new(FC_DISCOVERY).exists() {
             log::info!("neither a boot table of the firmware nor the configuration names anything to connect");
             return Some(Ended::NothingToDo);
         }

@@ -115,12 +115,7 @@ impl Scenario {
         if guest::is_here() {
             guest::run(body);
         }
-        // The test runner gives each test a thread of its own, named after it.
-        let thread = std::thread::current();
-        let test = thread.name().expect("the test runner names its threads");
-        if let Err(why) = self.boot(test) {
-            panic!("{why}");
-        }
+        on_host(|test| self.boot(test));
     }
 
     fn boot(&self, test: &str) -> Result<(), String> {
@@ -232,6 +227,16 @@ fn judge(test: &str, report: &Report, limit: Duration) -> Result<(), String> {
     } else {
         format!("the guest ended without a result: its kernel died, or the process of `{test}`\n{}", report.emulator)
     })
+}
+
+/// Has machines booted for this test, which is told its own name.
+fn on_host(boot: impl FnOnce(&str) -> Result<(), String>) {
+    // The test runner gives each test a thread of its own, named after it.
+    let thread = std::thread::current();
+    let test = thread.name().expect("the test runner names its threads");
+    if let Err(why) = boot(test) {
+        panic!("{why}");
+    }
 }
 
 fn in_directory(directory: &Path, file: &str) -> Result<PathBuf, String> {

@@ -5,7 +5,7 @@
 //! the other machine is off.
 
 use super::machine::{Ear, Machine, Peer, Report, Start};
-use super::{Kernel, in_directory, initramfs, judge};
+use super::{Kernel, in_directory, initramfs, judge, on_host};
 use crate::guest::{self, Guest};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -83,11 +83,7 @@ impl Pair {
             Some(Role::Booted) => guest::run(booted),
             None => (),
         }
-        let thread = std::thread::current();
-        let test = thread.name().expect("the test runner names its threads");
-        if let Err(why) = self.boot(test) {
-            panic!("{why}");
-        }
+        on_host(|test| self.boot(test));
     }
 
     fn boot(&self, test: &str) -> Result<(), String> {
