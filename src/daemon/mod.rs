@@ -40,7 +40,7 @@ use nix::unistd::geteuid;
 use crate::bus::introspect;
 use crate::confine::{self, Places};
 use crate::helper::{Helper, Mandate};
-use crate::kernel::registry;
+use crate::kernel::{memory, registry};
 use event_loop::Daemon;
 use goal::Ended;
 use logger::Destination;
@@ -109,6 +109,11 @@ fn serve(options: Options) -> Result<Ended, String> {
     // What the configuration holds may be keys: no core file, as with the helper.
     nix::sys::prctl::set_dumpable(false).map_err(|errno| format!("core files cannot be forbidden: {errno}"))?;
     logger::init(options.program.name(), destination(&options), options.tron);
+    memory::lock_if_needed().unwrap_or_else(|errno| {
+        log::warn!(
+            "memory cannot be locked: {errno}; if the root's paths are lost, this process may hang until one is back"
+        );
+    });
     let descriptors = raise_descriptor_limit();
     let directory = runtime_directory(options.program);
     let is_boot = options.boot.is_some();

@@ -16,6 +16,7 @@ use nix::unistd::{ForkResult, Pid, fork};
 use super::message::{Failure, Reply, Request, RequestId};
 use super::packet::{self, PACKET_MAX};
 use super::{Call, pair};
+use crate::kernel::memory;
 
 /// What a service manager or a terminal sends to the whole group when it means the daemon. The daemon's end of the socket is
 /// what ends the helper, and a connect that the kernel is at must not be torn.
@@ -55,6 +56,8 @@ impl Process {
         // Keys pass through here: no core file, no debugger of the same user.
         nix::sys::prctl::set_dumpable(false)?;
         name(c"stas-helper");
+        // The daemon does the same, and says so if it fails.
+        let _ = memory::lock_if_needed();
         Ok(Process { socket, call, sigchld, children: BTreeMap::new() })
     }
 

@@ -229,6 +229,7 @@ fn live_on_two_paths(booted: &Guest, manager: &ServiceManager) {
     let first = controllers_at(booted, TARGET[0]);
     assert_eq!(first.len(), 1, "the path of the initramfs was taken over, not made again: {first:?}");
     let owner = || fs::read_to_string(format!("/run/nvme/registry/{}/owner", first[0])).unwrap_or_default();
+    assert_locked();
     booted.wait_until("it is known as the firmware's", LONG, || owner().trim() == "nbft");
     let listed = booted.run("stacctl", &["ls"]).ok();
     assert!(TARGET.iter().all(|address| listed.contains(address)), "{listed}");
@@ -250,6 +251,27 @@ fn live_on_two_paths(booted: &Guest, manager: &ServiceManager) {
         // The path was made in the initramfs: it has to come back whatever the network card is called by now.
         booted.tell_peer(MEND);
         booted.wait_until("the first path is back", LONG, || paths(booted, ROOT) == 2);
+    }
+}
+
+/// No page of the program has to be read from the disk that it keeps connected.
+fn assert_locked() {
+    let ours: Vec<_> = fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| {
+            let process = entry.unwrap().path();
+            let program = fs::read_link(process.join("exe")).ok()?;
+            let status = fs::read_to_string(process.join("status")).ok()?;
+            (program == Path::new("/usr/sbin/stas")).then_some(status)
+        })
+        .collect();
+    assert!(ours.len() >= 3, "the daemon, its helper and the one in reserve: {ours:?}");
+    for status in ours {
+        let kilobytes = |field: &str| -> u64 {
+            let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
+            line.split_whitespace().next().unwrap().parse().unwrap()
+        };
+        assert!(kilobytes("VmLck:") >= kilobytes("VmExe:"), "{status}");
     }
 }
 
