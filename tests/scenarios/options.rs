@@ -47,7 +47,8 @@ controller = transport=tcp;traddr=127.0.0.1;trsvcid=4420;ctrl-loss-tmo=45
 controller = transport=tcp;traddr=127.0.0.1;hdr-digest=false;disable-sqflow=true;kato=9
 ";
 
-const STACD_TOML: &str = r#"
+/// The same in both syntaxes.
+const STACD_GLOBAL: &str = "\
 hdr-digest = true
 data-digest = true
 kato = 11
@@ -60,7 +61,9 @@ ctrl-loss-tmo = 500
 fast-io-fail-tmo = 7
 disable-sqflow = true
 tos = 40
+";
 
+const STACD_TOML: &str = r#"
 [[controller]]
 transport = "tcp"
 traddr = "127.0.0.1"
@@ -77,21 +80,7 @@ disable-sqflow = false
 tos = 72
 "#;
 
-const STACD_INI: &str = "\
-[Global]
-hdr-digest = true
-data-digest = true
-kato = 11
-queue-size = 48
-nr-io-queues = 2
-nr-write-queues = 1
-nr-poll-queues = 1
-reconnect-delay = 5
-ctrl-loss-tmo = 500
-fast-io-fail-tmo = 7
-disable-sqflow = true
-tos = 40
-
+const STACD_INI: &str = "
 [Controllers]
 controller = transport=tcp;traddr=127.0.0.1;trsvcid=4420;nqn=nqn.2026-01.example:b;data-digest=false;kato=12;\
 queue-size=32;nr-poll-queues=0;reconnect-delay=6;ctrl-loss-tmo=-1;fast-io-fail-tmo=-1;disable-sqflow=false;tos=72
@@ -104,9 +93,11 @@ fn every_option_arrives() {
         let port = guest.target().tcp_port("127.0.0.1", PORT);
         [&a, &b].iter().for_each(|nqn| port.link(&guest.target().subsystem(nqn)));
         let simulator = Simulator::start("127.0.0.1:8009").unwrap();
-        for (round, (stafd, stacd)) in [(STAFD_TOML, STACD_TOML), (STAFD_INI, STACD_INI)].into_iter().enumerate() {
+        let toml = (STAFD_TOML, format!("{STACD_GLOBAL}{STACD_TOML}"));
+        let ini = (STAFD_INI, format!("[Global]\n{STACD_GLOBAL}{STACD_INI}"));
+        for (round, (stafd, stacd)) in [toml, ini].into_iter().enumerate() {
             guest.write(STAFD_CONF, stafd);
-            guest.write(STACD_CONF, stacd);
+            guest.write(STACD_CONF, &stacd);
             let wire = Wire::tap();
             let mut stas = Stas::start(guest, Form::OneProcess);
             let [a, b] = &stas_storage(&stas, guest, [&a, &b]);

@@ -22,6 +22,15 @@ fn offer(guest: &Guest) -> (Port, Vec<Subsystem>) {
     (port, subsystems)
 }
 
+/// The first of them is connected, by two daemons.
+fn attach_first(guest: &Guest) -> (Port, Vec<Subsystem>, Stas<'_>) {
+    let (port, subsystems) = offer(guest);
+    port.link(&subsystems[0]);
+    let stas = Stas::start(guest, Form::TwoDaemons);
+    stas.wait_for_storage(&nqns(&subsystems[..1]), SOON);
+    (port, subsystems, stas)
+}
+
 fn nqns(subsystems: &[Subsystem]) -> Vec<&str> {
     subsystems.iter().map(|subsystem| subsystem.nqn.as_str()).collect()
 }
@@ -83,10 +92,7 @@ fn the_bus_and_avahi_come_and_go() {
 #[test]
 fn hundreds_of_clients() {
     scenario(|guest| {
-        let (port, subsystems) = offer(guest);
-        port.link(&subsystems[0]);
-        let mut stas = Stas::start(guest, Form::TwoDaemons);
-        stas.wait_for_storage(&nqns(&subsystems[..1]), SOON);
+        let (port, subsystems, mut stas) = attach_first(guest);
         let before = guest.controllers();
         let so_far = stas.logs().lines().count();
 
@@ -122,10 +128,7 @@ fn hundreds_of_clients() {
 #[test]
 fn a_hostile_user() {
     scenario(|guest| {
-        let (port, subsystems) = offer(guest);
-        port.link(&subsystems[0]);
-        let mut stas = Stas::start(guest, Form::TwoDaemons);
-        stas.wait_for_storage(&nqns(&subsystems[..1]), SOON);
+        let (port, subsystems, mut stas) = attach_first(guest);
         let before = guest.controllers();
         let so_far = stas.logs().lines().count();
         let memory = || [stas.finder(), stas.connector()].map(|daemon| resident(daemon.pid()));

@@ -41,8 +41,6 @@ fn what_somebody_else_manages_is_used_and_never_taken_down() {
     assert_eq!(world.device_of(&id), None);
 }
 
-const PATH: &str = "nqn.a@192.0.2.9";
-
 /// A connection to [`PATH`] with these facts of pinning, as sysfs has them.
 fn pinned(src_addr: &str, src_iface: &str, host_traddr: &str, host_iface: &str) -> Device {
     Device {

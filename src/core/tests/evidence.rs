@@ -5,8 +5,6 @@ use super::*;
 use crate::core::Report;
 use crate::core::finder::Origin;
 
-const PATH: &str = "nqn.a@192.0.2.9";
-
 /// What goes wrong, and how the world is told.
 type Case = (&'static str, fn(&mut World));
 

@@ -2,8 +2,6 @@
 
 use super::*;
 
-const PATH: &str = "nqn.a@192.0.2.9";
-
 fn of_firmware(entry: ControllerEntry) -> ControllerEntry {
     let options = ConnectOptions { of_firmware: true, ..entry.options };
     ControllerEntry { options, ..entry }

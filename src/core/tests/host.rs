@@ -2,8 +2,6 @@
 
 use super::*;
 
-const PATH: &str = "nqn.a@192.0.2.9";
-
 fn with_path() -> World {
     let mut world = World::new();
     world.settings.io = vec![entry("192.0.2.9", "nqn.a")];

@@ -2,8 +2,6 @@
 
 use super::*;
 
-const PATH: &str = "nqn.a@192.0.2.9";
-
 fn in_use() -> Failure {
     Failure::InUse("/dev/nvme1n1 is mounted on /data".into())
 }

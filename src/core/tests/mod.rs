@@ -46,6 +46,8 @@ use crate::helper::message::{Capabilities, Failure};
 
 const HOST: &str = "nqn.host";
 const DC: &str = "192.0.2.1";
+/// What it lists, as [`World::page`] has it.
+const PATH: &str = "nqn.a@192.0.2.9";
 const SELF_ENTRY: &str = "nqn.dc1@192.0.2.1";
 const POLLING: Duration = Duration::from_secs(900);
 const BOTH: Roles = Roles { finder: true, connector: true };
@@ -159,6 +161,15 @@ impl World {
         world.settings.discovery = vec![entry(DC, "")];
         world.configure();
         world.connect(DC, "nvme0");
+        world
+    }
+
+    /// The same with [`PATH`] listed and, for a minute, connected as nvme1.
+    fn with_path() -> World {
+        let mut world = World::with_discovery();
+        world.page(&[PATH]);
+        world.connect("192.0.2.9", "nvme1");
+        world.pass_secs(60);
         world
     }
 

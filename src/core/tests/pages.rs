@@ -4,17 +4,6 @@ use super::*;
 
 use crate::core::finder::PageState;
 
-const PATH: &str = "nqn.a@192.0.2.9";
-
-/// With [`PATH`] listed and connected as nvme1.
-fn world_with_path() -> World {
-    let mut world = World::with_discovery();
-    world.page(&[PATH]);
-    world.connect("192.0.2.9", "nvme1");
-    world.pass_secs(60);
-    world
-}
-
 fn page_state(world: &World) -> PageState {
     world.machine.finder().unwrap().page_state(&dc(DC).tid)
 }
@@ -36,7 +25,7 @@ fn events_during_a_read_make_exactly_one_more() {
 
 #[test]
 fn connected_again_means_read_again() {
-    let mut world = world_with_path();
+    let mut world = World::with_path();
     world.up(&serving(&dc(DC), "nvme0"));
     world.up(&serving(&dc(DC), "nvme0"));
     assert_eq!(world.page_reads.len(), 1, "both at a time");
@@ -56,7 +45,7 @@ fn a_page_that_cannot_be_read_keeps_the_last_one_and_every_path() {
     short.truncate(1500);
     let bad: [Result<Vec<u8>, String>; 5] =
         [Err("it changed during 8 reads".into()), Ok(vec![]), Ok(vec![0; 1000]), Ok(short), Ok(numrec)];
-    let mut world = world_with_path();
+    let mut world = World::with_path();
     for outcome in bad {
         world.aen("nvme0");
         world.page_read(outcome.map(Into::into));
@@ -72,7 +61,7 @@ fn a_page_that_cannot_be_read_keeps_the_last_one_and_every_path() {
 
 #[test]
 fn a_retry_that_something_else_makes_needless_does_not_happen() {
-    let mut world = world_with_path();
+    let mut world = World::with_path();
     world.aen("nvme0");
     world.page_read(Err("no".into()));
     world.aen("nvme0");
@@ -122,7 +111,7 @@ fn paths_inherit_how_their_discovery_controller_is_reached() {
 
 #[test]
 fn a_reply_for_a_lost_controller_counts_for_nothing() {
-    let mut world = world_with_path();
+    let mut world = World::with_path();
     world.aen("nvme0");
     let (ticket, _) = world.page_reads.remove(0);
     world.removed("nvme0");

@@ -4,7 +4,6 @@ use super::*;
 
 use crate::core::finder::PageState;
 
-const PATH: &str = "nqn.a@192.0.2.9";
 const SILENT: Capabilities = Capabilities { notices: false, pleo: None };
 
 fn world() -> World {

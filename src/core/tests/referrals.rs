@@ -7,7 +7,6 @@ use crate::core::finder::Origin;
 const B: &str = "192.0.2.2";
 const C: &str = "192.0.2.3";
 const D: &str = "192.0.2.4";
-const PATH: &str = "nqn.a@192.0.2.9";
 const UNIQUE: &str = "nqn.dc1";
 
 fn at(nqn: &str, traddr: &str) -> LinkId {

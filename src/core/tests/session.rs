@@ -4,7 +4,6 @@ use super::*;
 
 use crate::core::finder::PageState;
 
-const PATH: &str = "nqn.a@192.0.2.9";
 const CAN: Capabilities = Capabilities { notices: true, pleo: Some(true) };
 
 /// A discovery controller of this type, connected as nvme0. What it is asked is answered by hand.

@@ -2,7 +2,6 @@
 
 use super::*;
 
-const PATH: &str = "nqn.a@192.0.2.9";
 const NCC: u8 = 0b100;
 
 /// [`PATH`] is listed with this TREQ and these EFLAGS.

@@ -4,16 +4,6 @@ use super::*;
 use crate::core::Report;
 use crate::core::finder::Origin;
 
-const PATH: &str = "nqn.a@192.0.2.9";
-
-fn world_with_path() -> World {
-    let mut world = World::with_discovery();
-    world.page(&[PATH]);
-    world.connect("192.0.2.9", "nvme1");
-    world.pass_secs(60);
-    world
-}
-
 fn list(world: &mut World, device: &str, entries: &[&str]) {
     world.aen(device);
     world.page(entries);
@@ -38,7 +28,7 @@ fn legacy() -> (Vec<Legacy>, Vec<Device>) {
 
 #[test]
 fn entries_come_and_go() {
-    let mut world = world_with_path();
+    let mut world = World::with_path();
     list(&mut world, "nvme0", &[PATH, "nqn.b@192.0.2.10", PATH]);
     world.connect("192.0.2.10", "nvme2");
     list(&mut world, "nvme0", &["nqn.b@192.0.2.10"]);
@@ -105,7 +95,7 @@ fn listed_again_while_its_connect_is_in_flight() {
 
 #[test]
 fn listed_again_while_disconnecting() {
-    let mut world = world_with_path();
+    let mut world = World::with_path();
     list(&mut world, "nvme0", &[]);
     list(&mut world, "nvme0", &[PATH]);
     assert_eq!(world.disconnecting(), ["nvme1"]);
@@ -118,7 +108,7 @@ fn listed_again_while_disconnecting() {
 /// The helper's reply may overtake the kernel's event.
 #[test]
 fn a_disconnect_answered_before_the_kernel_says_removed() {
-    let mut world = world_with_path();
+    let mut world = World::with_path();
     list(&mut world, "nvme0", &[]);
     list(&mut world, "nvme0", &[PATH]);
     let (ticket, _) = world.disconnects.remove(0);
@@ -130,7 +120,7 @@ fn a_disconnect_answered_before_the_kernel_says_removed() {
 
 #[test]
 fn a_disconnect_answered_after_its_name_was_recycled() {
-    let mut world = world_with_path();
+    let mut world = World::with_path();
     list(&mut world, "nvme0", &[]);
     let (ticket, _) = world.disconnects.remove(0);
     world.removed("nvme1");
@@ -142,7 +132,7 @@ fn a_disconnect_answered_after_its_name_was_recycled() {
 
 #[test]
 fn what_cannot_be_disconnected_stays_ours() {
-    let mut world = world_with_path();
+    let mut world = World::with_path();
     list(&mut world, "nvme0", &[]);
     let (ticket, _) = world.disconnects.remove(0);
     world.event(Event::Disconnected { ticket, outcome: Err(Failure::from(Errno::EBUSY)) });
@@ -159,7 +149,7 @@ fn disconnect_fails(world: &mut World) {
 
 #[test]
 fn a_failed_disconnect_is_tried_again_until_it_works() {
-    let mut world = world_with_path();
+    let mut world = World::with_path();
     list(&mut world, "nvme0", &[]);
     for _ in 0..10 {
         disconnect_fails(&mut world);
@@ -180,7 +170,7 @@ fn a_failed_disconnect_is_tried_again_until_it_works() {
 
 #[test]
 fn a_failed_disconnect_is_not_tried_again_on_whoever_has_the_name_by_then() {
-    let mut world = world_with_path();
+    let mut world = World::with_path();
     list(&mut world, "nvme0", &[]);
     disconnect_fails(&mut world);
     world.removed("nvme1");
@@ -191,7 +181,7 @@ fn a_failed_disconnect_is_not_tried_again_on_whoever_has_the_name_by_then() {
 
 #[test]
 fn what_could_not_be_disconnected_may_serve_another_wish() {
-    let mut world = world_with_path();
+    let mut world = World::with_path();
     list(&mut world, "nvme0", &[]);
     disconnect_fails(&mut world);
     world.settings.io = vec![via("eth0", entry("192.0.2.9", "nqn.a"))];
@@ -206,7 +196,7 @@ fn what_could_not_be_disconnected_may_serve_another_wish() {
 
 #[test]
 fn what_is_being_disconnected_is_not_adopted() {
-    let mut world = world_with_path();
+    let mut world = World::with_path();
     list(&mut world, "nvme0", &[]);
     world.settings.io = vec![via("eth0", entry("192.0.2.9", "nqn.a"))];
     world.configure();
@@ -254,7 +244,7 @@ fn a_discovery_controller_under_its_other_name_stays_connected() {
 
 #[test]
 fn no_disconnect_means_never() {
-    let mut world = world_with_path();
+    let mut world = World::with_path();
     world.settings.scope = DisconnectScope::NoDisconnect;
     world.configure();
     list(&mut world, "nvme0", &[]);
@@ -270,7 +260,7 @@ fn no_disconnect_means_never() {
 
 #[test]
 fn no_disconnect_ends_tries_too() {
-    let mut world = world_with_path();
+    let mut world = World::with_path();
     list(&mut world, "nvme0", &[]);
     disconnect_fails(&mut world);
     world.settings.scope = DisconnectScope::NoDisconnect;
@@ -292,7 +282,7 @@ fn no_disconnect_counts_for_what_is_under_way() {
     world.connect_ok("nvme1");
     world.assert_nothing_to_do();
 
-    let mut world = world_with_path();
+    let mut world = World::with_path();
     list(&mut world, "nvme0", &[]);
     world.settings.scope = DisconnectScope::NoDisconnect;
     world.configure();
@@ -403,7 +393,7 @@ fn reload_adds_removes_and_excludes() {
 
 #[test]
 fn an_exclusion_applies_to_what_is_listed() {
-    let mut world = world_with_path();
+    let mut world = World::with_path();
     let exclusion = Exclusion { transport: Some(Transport::Tcp), subsysnqn: "nqn.a".into(), ..Exclusion::default() };
     world.settings.exclusions = vec![exclusion];
     world.configure();
@@ -452,7 +442,7 @@ fn a_connector_alone_keeps_its_legacy_until_the_finder_speaks() {
 
 #[test]
 fn on_exit_connections_stay() {
-    let mut world = world_with_path();
+    let mut world = World::with_path();
     world.event(Event::Stop);
     world.assert_nothing_to_do();
     assert!(world.machine.may_stop());
@@ -460,7 +450,7 @@ fn on_exit_connections_stay() {
 
 #[test]
 fn on_exit_discovery_connections_go_if_configured_so() {
-    let mut world = world_with_path();
+    let mut world = World::with_path();
     world.settings.discovery.push(entry("192.0.2.2", ""));
     world.settings.persistent_connections = false;
     world.configure();
