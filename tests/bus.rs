@@ -21,7 +21,7 @@ use stas::bus::{
     BusEvent, BusTokens, ControllerId, EntryText, PageState, PrivateServer, Role, Signal, SystemBus, introspect,
     message, pages, sasl,
 };
-use stas::ctl::client::{Client, Failure, Places};
+use stas::ctl::client::{Client, Failure, Places, TIMEOUT};
 
 /// Nothing here takes long; only a broken program reaches this.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -46,7 +46,7 @@ impl Directory {
     }
 
     fn places(&self) -> Places {
-        Places { bus: Ok(self.bus_address()), sockets: vec![self.0.join("control")] }
+        Places { bus: Ok(self.bus_address()), sockets: vec![self.0.join("control")], patience: TIMEOUT }
     }
 }
 

@@ -19,7 +19,7 @@ use crate::bus::message::{self, Dict, MESSAGE_MAX, Message};
 use crate::bus::private::SOCKET_NAME;
 use crate::bus::{BUS_NAME, ControllerId, PROPERTIES, Role, sasl};
 
-/// Longest time for connecting, and for each call.
+/// How long people wait for connecting, and for each call.
 pub const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A controller or log page entry as a dictionary, in the order in which the daemon gave it.
@@ -46,13 +46,15 @@ impl fmt::Display for Failure {
 pub struct Places {
     pub bus: Result<Address, String>,
     pub sockets: Vec<PathBuf>,
+    /// Longest time for connecting, and for each call.
+    pub patience: Duration,
 }
 
 impl Places {
     /// Where the daemon of a role usually is: on the system bus; within `stas run`; on its own.
     pub fn of(role: Role) -> Places {
         let sockets = ["stas", role.daemon()].map(|directory| PathBuf::from("/run").join(directory).join(SOCKET_NAME));
-        Places { bus: Address::system(), sockets: sockets.into() }
+        Places { bus: Address::system(), sockets: sockets.into(), patience: TIMEOUT }
     }
 }
 
@@ -61,6 +63,7 @@ impl Places {
 pub struct Client {
     role: Role,
     stream: UnixStream,
+    patience: Duration,
     inbound: Vec<u8>,
     serial: u32,
     /// Over the bus, not over the private socket.
@@ -74,12 +77,12 @@ impl Client {
     /// When it is in none of the places.
     pub fn open(role: Role, places: &Places) -> Result<Client, Failure> {
         let mut tried = Vec::new();
-        match places.bus.clone().and_then(|address| Client::on_bus(role, &address)) {
+        match places.bus.clone().and_then(|address| Client::on_bus(role, &address, places.patience)) {
             Ok(client) => return Ok(client),
             Err(why) => tried.push(why),
         }
         for path in &places.sockets {
-            match Client::connect(role, &Address::Path(path.clone())) {
+            match Client::connect(role, &Address::Path(path.clone()), places.patience) {
                 Ok(client) => return Ok(client),
                 Err(why) => tried.push(format!("{}: {why}", path.display())),
             }
@@ -90,9 +93,9 @@ impl Client {
     }
 
     /// Over the bus, if the daemon is there.
-    fn on_bus(role: Role, address: &Address) -> Result<Client, String> {
+    fn on_bus(role: Role, address: &Address, patience: Duration) -> Result<Client, String> {
         let on_bus = |why: String| format!("system bus: {why}");
-        let mut client = Client::connect(role, address).map_err(on_bus)?;
+        let mut client = Client::connect(role, address, patience).map_err(on_bus)?;
         client.on_bus = true;
         client.exchange(message::bus_call("Hello")).map_err(|failure| on_bus(failure.to_string()))?;
         let mut question = message::bus_call("NameHasOwner");
@@ -105,10 +108,10 @@ impl Client {
     }
 
     /// Connects and authenticates.
-    fn connect(role: Role, address: &Address) -> Result<Client, String> {
-        let stream = connect_stream(address).map_err(|error| error.desc().to_owned())?;
-        let mut client = Client { role, stream, inbound: Vec::new(), serial: 0, on_bus: false };
-        let deadline = Some(deadline());
+    fn connect(role: Role, address: &Address, patience: Duration) -> Result<Client, String> {
+        let stream = connect_stream(address, patience).map_err(|error| error.desc().to_owned())?;
+        let mut client = Client { role, stream, patience, inbound: Vec::new(), serial: 0, on_bus: false };
+        let deadline = Some(client.deadline());
         client.write(&sasl::client_greeting(geteuid().as_raw()), deadline)?;
         let line = client.read_until(deadline, |inbound| {
             let end = inbound.windows(2).position(|pair| pair == b"\r\n");
@@ -119,9 +122,21 @@ impl Client {
         Ok(client)
     }
 
+    fn deadline(&self) -> Instant {
+        let now = Instant::now();
+        now.checked_add(self.patience).unwrap_or(now)
+    }
+
+    fn in_words(&self, error: &std::io::Error) -> String {
+        match error.kind() {
+            ErrorKind::WouldBlock | ErrorKind::TimedOut => format!("no answer within {} s", self.patience.as_secs()),
+            _ => error.to_string(),
+        }
+    }
+
     fn write(&mut self, bytes: &[u8], deadline: Option<Instant>) -> Result<(), String> {
         self.stream.set_write_timeout(deadline.map(left)).map_err(|error| error.to_string())?;
-        self.stream.write_all(bytes).map_err(|error| in_words(&error))
+        self.stream.write_all(bytes).map_err(|error| self.in_words(&error))
     }
 
     /// Reads until `measure` finds that so many bytes are what is waited for, and takes them. Without a deadline, for ever.
@@ -137,21 +152,21 @@ impl Client {
                 _ => {}
             }
             if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-                return Err(in_words(&ErrorKind::TimedOut.into()));
+                return Err(self.in_words(&ErrorKind::TimedOut.into()));
             }
             self.stream.set_read_timeout(deadline.map(left)).map_err(|error| error.to_string())?;
             match self.stream.read(&mut chunk) {
                 Ok(0) => return Err("the connection was closed".to_owned()),
                 Ok(length) => self.inbound.extend_from_slice(chunk.get(..length).unwrap_or_default()),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(in_words(&error)),
+                Err(error) => return Err(self.in_words(&error)),
             }
         }
     }
 
     /// Sends a call and waits for its reply.
     fn exchange(&mut self, call: Message) -> Result<Message, Failure> {
-        let deadline = Some(deadline());
+        let deadline = Some(self.deadline());
         self.serial = self.serial.wrapping_add(1).max(1);
         let bytes = message::encode(&call, self.serial).map_err(Failure::Refused)?;
         self.write(&bytes, deadline).map_err(|why| self.unreachable(why))?;
@@ -265,33 +280,21 @@ impl Client {
     }
 }
 
-fn connect_stream(address: &Address) -> nix::Result<UnixStream> {
+fn connect_stream(address: &Address, patience: Duration) -> nix::Result<UnixStream> {
     let target = match address {
         Address::Path(path) => UnixAddr::new(path)?,
         Address::Abstract(name) => UnixAddr::new_abstract(name)?,
     };
     let descriptor = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     // Connecting waits while the listener's backlog is full; this bounds it.
-    setsockopt(&descriptor, SendTimeout, &TimeVal::new(TIMEOUT.as_secs() as _, 0))?;
+    setsockopt(&descriptor, SendTimeout, &TimeVal::new(patience.as_secs() as _, 0))?;
     connect(std::os::fd::AsRawFd::as_raw_fd(&descriptor), &target)?;
     Ok(UnixStream::from(descriptor))
-}
-
-fn deadline() -> Instant {
-    let now = Instant::now();
-    now.checked_add(TIMEOUT).unwrap_or(now)
 }
 
 /// What is left until then; never zero, which would mean "for ever".
 fn left(deadline: Instant) -> Duration {
     deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1))
-}
-
-fn in_words(error: &std::io::Error) -> String {
-    match error.kind() {
-        ErrorKind::WouldBlock | ErrorKind::TimedOut => format!("no answer within {} s", TIMEOUT.as_secs()),
-        _ => error.to_string(),
-    }
 }
 
 /// What an error reply says.

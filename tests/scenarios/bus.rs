@@ -51,7 +51,7 @@ fn storage_event(guest: &Guest, storage: &Storage) -> Duration {
 }
 
 fn on_bus(role: Role) -> Option<Client> {
-    Client::open(role, &Places { bus: Address::system(), sockets: vec![] }).ok()
+    Client::open(role, &Places { bus: Address::system(), sockets: vec![], patience: SOON }).ok()
 }
 
 /// How long until both names are on the bus again, and that calls are answered.

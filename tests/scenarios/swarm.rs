@@ -257,13 +257,14 @@ fn babble(socket: &str) {
 }
 
 fn on_bus(role: Role) -> Client {
-    Client::open(role, &Places { bus: Address::system(), sockets: vec![] }).expect("it is on the bus")
+    Client::open(role, &Places { bus: Address::system(), sockets: vec![], patience: 3 * SOON })
+        .expect("it is on the bus")
 }
 
 fn private(role: Role) -> Result<Client, Failure> {
     let nowhere = Err("not asked".to_owned());
     let socket = format!("/run/{}/control", role.daemon());
-    Client::open(role, &Places { bus: nowhere, sockets: vec![socket.into()] })
+    Client::open(role, &Places { bus: nowhere, sockets: vec![socket.into()], patience: SOON })
 }
 
 /// Memory in KiB.
