@@ -20,6 +20,7 @@ pub mod confine;
 pub mod core;
 pub mod ctl;
 pub mod daemon;
+pub mod exit;
 pub mod helper;
 pub mod kernel;
 pub mod rarely;

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use stas::ctl;
 use stas::daemon::{self, options::Program};
+use stas::exit::Exit;
 
 const HELP: &str = "Finds NVMe over Fabrics storage and attaches it.
 
@@ -22,7 +23,9 @@ Names:
   nbft     shows the firmware's boot tables
   stasadm  names this host, and checks the configuration
 
-Each has --help. -v or --version prints the version.
+Options:
+  -h, --help     this text; each name has its own
+  -v, --version  the version
 ";
 
 /// Names that only count as the first word: links of such common names would be in the way of other programs.
@@ -45,14 +48,14 @@ fn main() -> ExitCode {
         "-h" | "--help" => print!("{HELP}"),
         "" => {
             eprint!("{HELP}");
-            return ExitCode::from(2);
+            return Exit::Usage.into();
         }
         unknown => {
             eprintln!("stas: there is no {unknown:?}; try --help");
-            return ExitCode::from(2);
+            return Exit::Usage.into();
         }
     }
-    ExitCode::SUCCESS
+    Exit::Done.into()
 }
 
 fn find(name: &str) -> Option<fn(Vec<OsString>) -> ExitCode> {

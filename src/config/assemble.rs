@@ -3,7 +3,9 @@
 
 use crate::config::controller::{controller, exclusion};
 use crate::config::finding::{Report, quoted};
-use crate::config::keys::{COMMON, CONNECTOR, CONTROLLERS, FINDER, Key, OPTIONS, QUEUES, names, set};
+use crate::config::keys::{
+    COMMON, CONNECTOR, CONTROLLERS, FINDER, Key, KnownKey, OPTIONS, QUEUES, known, set, unknown,
+};
 use crate::config::settings::{Common, ConnectorSettings, ControllerEntry, FinderSettings};
 use crate::config::value::{Entry, Value};
 use crate::core::device::ControllerKind;
@@ -95,25 +97,21 @@ fn has_queues<D: Daemon>() -> bool {
 }
 
 fn unknown_key<D: Daemon>(entry: &Entry) -> String {
-    let key = quoted(&entry.key);
     match &entry.section {
-        Some(section) => format!("unknown key {key} in [{section}], ignored"),
-        None => format!("unknown key {key}; accepted: {}", top_level_keys::<D>().join(", ")),
+        Some(section) => format!("unknown key {} in [{section}], ignored", quoted(&entry.key)),
+        None => unknown(&entry.key, &top_level_keys::<D>()),
     }
 }
 
 /// All keys that `D` has outside of tables, and the tables.
-pub(super) fn top_level_keys<D: Daemon>() -> Vec<&'static str> {
+pub(super) fn top_level_keys<D: Daemon>() -> Vec<KnownKey> {
     let queues: &'static [_] = if has_queues::<D>() { QUEUES } else { &[] };
-    names(COMMON)
-        .chain(names(OPTIONS))
-        .chain(names(queues))
-        .chain(names(D::KEYS))
-        .chain([CONTROLLER, EXCLUDE])
-        .collect()
+    let tables = [CONTROLLER, EXCLUDE].map(|name| KnownKey { name, section: CONTROLLERS });
+    known(COMMON).chain(known(OPTIONS)).chain(known(queues)).chain(known(D::KEYS)).chain(tables).collect()
 }
 
 /// Whether either daemon has a key of this name outside of tables.
-pub(super) fn is_top_level(key: &str) -> bool {
-    top_level_keys::<FinderSettings>().contains(&key) || top_level_keys::<ConnectorSettings>().contains(&key)
+pub(super) fn is_top_level(name: &str) -> bool {
+    let of_both = [top_level_keys::<FinderSettings>(), top_level_keys::<ConnectorSettings>()];
+    of_both.iter().flatten().any(|key| key.name == name)
 }

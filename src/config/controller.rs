@@ -7,7 +7,7 @@
 use std::fmt::Write;
 
 use crate::config::finding::{Report, quoted};
-use crate::config::keys::{ADDRESS, Key, OPTIONS, OWN_OPTIONS, QUEUES, SECRETS, SOURCE, names, set};
+use crate::config::keys::{ADDRESS, Key, KnownKey, OPTIONS, OWN_OPTIONS, QUEUES, SECRETS, SOURCE, known, set, unknown};
 use crate::config::settings::{ConnectOptions, ControllerEntry, Exclusion};
 use crate::config::value::Entry;
 use crate::core::device::ControllerKind;
@@ -78,9 +78,7 @@ pub(super) fn exclusion(fields: &[Entry], line: usize, report: &mut Report<'_>) 
             }
             result => {
                 usable = false;
-                let why = result
-                    .and_then(Result::err)
-                    .unwrap_or_else(|| unknown_key(field, &names(ADDRESS).collect::<Vec<_>>()));
+                let why = result.and_then(Result::err).unwrap_or_else(|| unknown_key(field, &exclusion_keys()));
                 report.mistake(field.line, "exclude", why);
             }
         }
@@ -187,14 +185,20 @@ fn is_host_name(name: &str) -> bool {
     name.len() <= 253 && !last_is_number && name.split('.').all(is_label)
 }
 
-fn controller_keys() -> Vec<&'static str> {
-    let options = OVERRIDES.iter().flat_map(|table| names(table));
-    names(ADDRESS).chain(names(SOURCE)).chain(names(SECRETS)).chain(options).collect()
+/// All keys of a `controller`.
+pub(super) fn controller_keys() -> Vec<KnownKey> {
+    let options = OVERRIDES.iter().flat_map(|table| known(table));
+    known(ADDRESS).chain(known(SOURCE)).chain(known(SECRETS)).chain(options).collect()
 }
 
-fn unknown_key(field: &Entry, accepted: &[&str]) -> String {
-    let mut message = format!("unknown key {}; accepted: {}", quoted(&field.key), accepted.join(", "));
-    if !accepted.contains(&field.key.as_str()) && crate::config::assemble::is_top_level(&field.key) {
+/// All keys of an `exclude`.
+pub(super) fn exclusion_keys() -> Vec<KnownKey> {
+    known(ADDRESS).collect()
+}
+
+fn unknown_key(field: &Entry, accepted: &[KnownKey]) -> String {
+    let mut message = unknown(&field.key, accepted);
+    if crate::config::assemble::is_top_level(&field.key) {
         let _ = write!(message, "; top-level keys stand before the first table");
     }
     message

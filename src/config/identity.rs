@@ -9,7 +9,7 @@ use std::path::Path;
 
 use crate::config::file;
 use crate::config::finding::{Finding, Loaded, Report, Severity, quoted};
-use crate::config::keys::{IDENTITY, names, set};
+use crate::config::keys::{IDENTITY, known, set, unknown};
 use crate::config::secret::{parse_dhchap, read_key};
 use crate::config::settings::{HostIdentity, Secret, path_of};
 use crate::config::value::Entry;
@@ -17,9 +17,12 @@ use crate::config::{Syntax, read_entries};
 use crate::core::tid::NQN_MAX;
 use crate::wire::dim::SYMNAME_MAX;
 
-const NQN_FILE: &str = "/etc/nvme/hostnqn";
-const ID_FILE: &str = "/etc/nvme/hostid";
-const KEY_FILE: &str = "/etc/nvme/hostkey";
+/// Where the host's NQN is unless `sys.conf` says something else.
+pub const NQN_FILE: &str = "/etc/nvme/hostnqn";
+/// Its host identifier.
+pub const ID_FILE: &str = "/etc/nvme/hostid";
+/// Its key; there need not be one.
+pub const KEY_FILE: &str = "/etc/nvme/hostkey";
 
 /// What `sys.conf` says: values, or `file://PATH`. Empty where it says nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,11 +86,7 @@ fn sources(entries: &[Entry], report: &mut Report<'_>) -> IdentitySources {
         match set(IDENTITY, &mut sources, entry) {
             Some(Ok(())) => {}
             Some(Err(why)) => report.mistake(entry.line, &entry.key, why),
-            None => {
-                let accepted: Vec<&str> = names(IDENTITY).collect();
-                let message = format!("unknown key {}; accepted: {}", quoted(&entry.key), accepted.join(", "));
-                report.mistake(entry.line, "", message);
-            }
+            None => report.mistake(entry.line, "", unknown(&entry.key, &known(IDENTITY).collect::<Vec<_>>())),
         }
     }
     sources

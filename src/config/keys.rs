@@ -1,7 +1,7 @@
 //! Every key there is, once: its name in both syntaxes, its INI section, and what it accepts.
 //!
 //! A key is read by one of the readers of [`Value`], which know the accepted values and say them. Defaults are those of the
-//! settings' `Default`; `etc/stas/` shows them to the administrator, and a test holds the two together.
+//! settings' `Default`; the manual and `etc/stas/` show them to the administrator, and tests/manual.rs holds them together.
 
 use crate::config::controller::Draft;
 use crate::config::finding::quoted;
@@ -41,6 +41,25 @@ pub(super) fn set<S>(table: &[Key<S>], settings: &mut S, entry: &Entry) -> Optio
     let in_section = |key: &Key<S>| entry.section.as_deref().is_none_or(|section| section == key.section);
     let key = table.iter().find(|key| key.name == entry.key && in_section(key))?;
     Some((key.set)(settings, &entry.value))
+}
+
+/// A key as the manual has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct KnownKey {
+    pub name: &'static str,
+    /// Where it stands in a file of the nvme-stas dialect; empty for what belongs to one controller.
+    pub section: &'static str,
+}
+
+/// The keys in `table`.
+pub(super) fn known<S>(table: &'static [Key<S>]) -> impl Iterator<Item = KnownKey> {
+    table.iter().map(|key| KnownKey { name: key.name, section: key.section })
+}
+
+/// What to say of a key that nobody knows.
+pub(super) fn unknown(key: &str, accepted: &[KnownKey]) -> String {
+    let names: Vec<&str> = accepted.iter().map(|key| key.name).collect();
+    format!("unknown key {}; accepted: {}", quoted(key), names.join(", "))
 }
 
 /// The names in `table`.

@@ -38,7 +38,11 @@ pub use edit::{edit, edit_identity, replace_file};
 pub use exclusions::{EXCLUSIONS, drop_ins, load_exclusions, parse_exclusions};
 pub use finding::{Finding, Loaded, Severity};
 pub use generate::{Origin, host_uuid, uuid_of_hash};
-pub use identity::{IdentitySources, check_id, check_symname, load_identity, parse_identity, present_identity};
+pub use identity::{
+    ID_FILE, IdentitySources, KEY_FILE, NQN_FILE, check_id, check_symname, load_identity, parse_identity,
+    present_identity,
+};
+pub use keys::KnownKey;
 pub use sources::parse_source;
 pub use whole::{Configuration, Exclusions, Paths};
 
@@ -89,6 +93,27 @@ pub fn host_ids<'a>(host: &HostIdentity, settings: impl Iterator<Item = &'a Comm
     let given =
         controllers.filter(|one| !one.host_id.is_empty()).map(|one| (one.host_nqn.as_str(), one.host_id.as_str()));
     HostIds::new(&host.nqn, &host.id, given)
+}
+
+/// What has keys: a file outside of its tables, or a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeysOf {
+    Finder,
+    Connector,
+    Identity,
+    Controller,
+    Exclusion,
+}
+
+/// Every key that is understood there.
+pub fn known_keys(of: KeysOf) -> Vec<KnownKey> {
+    match of {
+        KeysOf::Finder => assemble::top_level_keys::<FinderSettings>(),
+        KeysOf::Connector => assemble::top_level_keys::<ConnectorSettings>(),
+        KeysOf::Identity => keys::known(keys::IDENTITY).collect(),
+        KeysOf::Controller => controller::controller_keys(),
+        KeysOf::Exclusion => controller::exclusion_keys(),
+    }
 }
 
 fn load<D: Daemon>(path: &Path) -> Result<Loaded<D>, Vec<Finding>> {

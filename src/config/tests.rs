@@ -5,8 +5,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::assemble::top_level_keys;
-use super::keys::{ADDRESS, IDENTITY, OWN_OPTIONS, SECRETS, SOURCE, names};
 use super::settings::*;
 use super::*;
 use crate::core::tid::{DISCOVERY_NQN, Transport};
@@ -53,75 +51,6 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }
-}
-
-// ---- What is installed ----
-
-const STAFD_CONF: &str = include_str!("../../etc/stas/stafd.conf");
-const STACD_CONF: &str = include_str!("../../etc/stas/stacd.conf");
-const SYS_CONF: &str = include_str!("../../etc/stas/sys.conf");
-
-/// Activates `#key = value` and `#[[table]]`; prose has a space behind its `#`.
-fn uncommented(text: &str) -> String {
-    text.lines().map(|line| line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')).unwrap_or(line)).fold(
-        String::new(),
-        |mut text, line| {
-            text.push_str(line);
-            text.push('\n');
-            text
-        },
-    )
-}
-
-fn mentions(text: &str, key: &str) -> bool {
-    text.lines().any(|line| {
-        let active = line.strip_prefix('#').unwrap_or(line);
-        active.starts_with(&format!("{key} =")) || active == format!("[[{key}]]") || active.trim().starts_with(key)
-    })
-}
-
-#[test]
-fn installed_files_are_all_comments_and_mean_the_defaults() {
-    assert_eq!(clean(finder(STAFD_CONF)), FinderSettings::default());
-    assert_eq!(clean(connector(STACD_CONF)), ConnectorSettings::default());
-    assert_eq!(clean(parse_identity(SYS_CONF, Path::new("sys.conf"))), IdentitySources::default());
-}
-
-#[test]
-fn installed_files_name_every_key() {
-    for key in top_level_keys::<FinderSettings>() {
-        assert!(mentions(STAFD_CONF, key), "{key}");
-    }
-    for key in top_level_keys::<ConnectorSettings>() {
-        assert!(mentions(STACD_CONF, key), "{key}");
-    }
-    let of_controllers = names(ADDRESS).chain(names(SOURCE)).chain(names(SECRETS)).chain(names(OWN_OPTIONS));
-    for key in of_controllers.filter(|key| *key != "subsysnqn") {
-        assert!(mentions(STAFD_CONF, key) && mentions(STACD_CONF, key), "{key}");
-    }
-    for key in names(IDENTITY) {
-        assert!(mentions(SYS_CONF, key), "{key}");
-    }
-}
-
-#[test]
-fn installed_files_show_the_defaults() {
-    let mut found = clean(finder(&uncommented(STAFD_CONF)));
-    assert_eq!((found.common.controllers.len(), found.common.exclusions.len()), (1, 1));
-    assert_eq!(found.common.options.kato, Some(30));
-    // The rest of the options shows what the kernel does if nothing is said.
-    found.common.options = FinderSettings::default().common.options;
-    found.common.controllers.clear();
-    found.common.exclusions.clear();
-    assert_eq!(found, FinderSettings::default());
-
-    let mut found = clean(connector(&uncommented(STACD_CONF)));
-    assert_eq!((found.common.controllers.len(), found.common.exclusions.len()), (1, 1));
-    found.common = Common::default();
-    assert_eq!(found, ConnectorSettings::default());
-
-    let sources = clean(parse_identity(&uncommented(SYS_CONF), Path::new("sys.conf")));
-    assert_eq!((sources.nqn.as_str(), sources.symname.as_str()), ("file:///etc/nvme/hostnqn", ""));
 }
 
 // ---- nvme-stas files ----

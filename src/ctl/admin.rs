@@ -9,12 +9,13 @@ use std::process::ExitCode;
 
 use pico_args::Arguments;
 
-use super::{FAILED, USAGE, print};
+use super::print;
 use crate::config::{
     self, EXCLUSIONS, Finding, Origin, Severity, check_symname, edit_identity, host_uuid, load_connector,
     load_exclusions, load_finder, load_identity, present_identity,
 };
 use crate::core::host::NQN_OF_UUID;
+use crate::exit::Exit;
 
 #[derive(Debug, PartialEq, Eq)]
 enum Command {
@@ -53,18 +54,18 @@ pub fn stasadm(args: Vec<OsString>) -> ExitCode {
         Ok(Request::Do { sys_conf, command }) => perform(&sys_conf, command),
         Err(why) => {
             eprintln!("stasadm: {why}; `stasadm -h` tells how it is used");
-            return ExitCode::from(USAGE);
+            return Exit::Usage.into();
         }
     };
     match outcome {
         Ok(Outcome { text, good: true }) => print("stasadm", &text),
         Ok(Outcome { text, good: false }) => {
             print("stasadm", &text);
-            ExitCode::from(FAILED)
+            Exit::Failed.into()
         }
         Err(why) => {
             eprintln!("stasadm: {why}");
-            ExitCode::from(FAILED)
+            Exit::Failed.into()
         }
     }
 }

@@ -22,13 +22,9 @@ pub use admin::stasadm;
 pub use nbft::nbft;
 
 use crate::bus::Role;
+use crate::exit::Exit;
 use client::{Client, Failure, Places};
 use options::{Command, Options, PageQuery, Request, TreeRequest};
-
-/// Exit code: the daemon cannot be reached, or refused.
-const FAILED: u8 = 1;
-/// Exit code: the command line makes no sense.
-const USAGE: u8 = 2;
 
 /// `stafctl`, with its arguments less its own name.
 pub fn stafctl(args: Vec<OsString>) -> ExitCode {
@@ -47,7 +43,7 @@ pub fn tree(args: Vec<OsString>) -> ExitCode {
         Ok(TreeRequest::Show { json }) => json,
         Err(why) => {
             eprintln!("stas tree: {why}; `stas tree -h` tells how it is used");
-            return ExitCode::from(USAGE);
+            return Exit::Usage.into();
         }
     };
     match tree::collect() {
@@ -58,7 +54,7 @@ pub fn tree(args: Vec<OsString>) -> ExitCode {
         }
         Err(failure) => {
             eprintln!("stas: {failure}");
-            ExitCode::from(FAILED)
+            Exit::Failed.into()
         }
     }
 }
@@ -76,24 +72,24 @@ fn run(role: Role, args: Vec<OsString>) -> ExitCode {
         Ok(request) => request,
         Err(why) => {
             eprintln!("{tool}: {why}; `{tool} -h` tells how it is used", tool = tool(role));
-            return ExitCode::from(USAGE);
+            return Exit::Usage.into();
         }
     };
     let text = match request {
         Request::Help => options::help(role).to_owned(),
         Request::Version => format!("{} {}\n", tool(role), env!("CARGO_PKG_VERSION")),
         Request::Ask(Options { json, command: Command::Watch }) => match watch::run(role, &Places::of(role), json) {
-            Ok(()) => return ExitCode::SUCCESS,
+            Ok(()) => return Exit::Done.into(),
             Err(failure) => {
                 eprintln!("{}: {failure}", tool(role));
-                return ExitCode::from(FAILED);
+                return Exit::Failed.into();
             }
         },
         Request::Ask(options) => match ask(role, &Places::of(role), &options) {
             Ok(text) => text,
             Err(failure) => {
                 eprintln!("{}: {failure}", tool(role));
-                return ExitCode::from(FAILED);
+                return Exit::Failed.into();
             }
         },
     };
@@ -103,12 +99,12 @@ fn run(role: Role, args: Vec<OsString>) -> ExitCode {
 /// Writes to standard output.
 fn print(tool: &str, text: &str) -> ExitCode {
     match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => Exit::Done.into(),
         // Whoever read us had enough (`| head`).
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Exit::Done.into(),
         Err(error) => {
             eprintln!("{tool}: cannot write: {error}");
-            ExitCode::from(FAILED)
+            Exit::Failed.into()
         }
     }
 }

@@ -9,14 +9,12 @@ use pico_args::Arguments;
 use serde::Serialize;
 
 use super::options::{nothing_more, wants_json};
+use super::print;
 use super::table::{Table as Columns, printable};
-use super::{FAILED, USAGE, print};
 use crate::core::nbft::{Discovery, Host, Interface, Nbft, Origin, Primary, Security, Subsystem, Table};
+use crate::exit::Exit;
 use crate::kernel::nbft::{DIRECTORY, read, read_all};
 use crate::wire;
-
-/// Exit code: there is no table.
-const NO_TABLE: u8 = 3;
 
 /// All that was found.
 #[derive(Debug, Default, Serialize)]
@@ -46,7 +44,7 @@ pub fn nbft(args: Vec<OsString>) -> ExitCode {
         Ok(Request::Show { json, files }) => (json, files),
         Err(why) => {
             eprintln!("stas nbft: {why}; `stas nbft -h` tells how it is used");
-            return ExitCode::from(USAGE);
+            return Exit::Usage.into();
         }
     };
     let tables = if files.is_empty() {
@@ -58,7 +56,7 @@ pub fn nbft(args: Vec<OsString>) -> ExitCode {
         Ok(tables) => found(tables),
         Err(error) => {
             eprintln!("stas nbft: {DIRECTORY} cannot be read: {error}");
-            return ExitCode::from(FAILED);
+            return Exit::Failed.into();
         }
     };
     found.damaged.iter().for_each(|table| eprintln!("stas nbft: {}: {}", printable(&table.name), table.why));
@@ -69,9 +67,9 @@ pub fn nbft(args: Vec<OsString>) -> ExitCode {
     let printed = print("stas", &text);
     if found.nbft.tables.is_empty() && found.damaged.is_empty() {
         eprintln!("stas nbft: no table in {DIRECTORY}: this machine's firmware did not boot it over NVMe/TCP");
-        return ExitCode::from(NO_TABLE);
+        return Exit::Nothing.into();
     }
-    if found.damaged.is_empty() { printed } else { ExitCode::from(FAILED) }
+    if found.damaged.is_empty() { printed } else { Exit::Failed.into() }
 }
 
 fn parse(args: Vec<OsString>) -> Result<Request, String> {

@@ -39,20 +39,13 @@ use nix::unistd::geteuid;
 
 use crate::bus::introspect;
 use crate::confine::{self, Places};
+use crate::exit::Exit;
 use crate::helper::{Helper, Mandate};
 use crate::kernel::{memory, registry};
 use event_loop::Daemon;
 use goal::Ended;
 use logger::Destination;
 use options::{Options, Program, Request};
-
-/// Exit code: could not run.
-const FAILED: u8 = 1;
-/// Exit code: the command line makes no sense.
-const USAGE: u8 = 2;
-/// Exit codes of `stas boot`.
-const NOTHING_TO_DO: u8 = 3;
-const TOO_LATE: u8 = 4;
 
 /// The signals that the loop reads from a descriptor.
 const SIGNALS: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGCHLD];
@@ -65,21 +58,22 @@ pub fn main(program: Program, args: Vec<OsString>) -> ExitCode {
         Ok(Request::Idl(path)) => write_idl(program, &path).map(|()| Ended::Stopped),
         Err(complaint) => {
             eprintln!("{complaint}");
-            return ExitCode::from(USAGE);
+            return Exit::Usage.into();
         }
     };
-    match outcome {
-        Ok(Ended::Usable | Ended::Stopped) => ExitCode::SUCCESS,
-        Ok(Ended::NothingToDo) => ExitCode::from(NOTHING_TO_DO),
-        Ok(Ended::TooLate) => ExitCode::from(TOO_LATE),
+    let exit = match outcome {
+        Ok(Ended::Usable | Ended::Stopped) => Exit::Done,
+        Ok(Ended::NothingToDo) => Exit::Nothing,
+        Ok(Ended::TooLate) => Exit::TooLate,
         Err(why) => {
             log::error!("{why}");
             if log::max_level() == log::LevelFilter::Off {
                 eprintln!("{}: {why}", program.name());
             }
-            ExitCode::from(FAILED)
+            Exit::Failed
         }
-    }
+    };
+    exit.into()
 }
 
 fn write_out(text: &str) -> Result<(), String> {
