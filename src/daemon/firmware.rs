@@ -1,8 +1,9 @@
 //! The firmware's boot tables (NBFT): what they ask for is wanted as if it stood in the configuration, once the network
 //! interfaces that they speak of are there.
 //!
-//! The tables do not change while the system runs; interfaces come, and are given other names. `stas boot --network` makes
-//! them what they are to be: what is to be done is for [`Interface::next_step`] to say, the helper does it.
+//! The tables do not change while the system runs; interfaces come, and are given other names. What is bound to one by its name
+//! (few are: see `core/nbft/entries.rs`) is wanted by the new one then. `stas boot --network` makes
+//! interfaces what they are to be: what is to be done is for [`Interface::next_step`] to say, the helper does it.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fs;

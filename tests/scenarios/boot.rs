@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::guest::{Finished, Guest, Namespace, Subsystem};
 use crate::nbft::build::{self, Discovery, Hfi, Host, Ssns, Table, ip};
-use crate::stas::{SOON, STACD_CONF, nqn};
+use crate::stas::{SOON, STACD_CONF, STAFD_CONF, controller, nqn};
 use crate::vm::Scenario;
 
 const KEY: &str = "DHHC-1:00:MTExMTExMTExMTExMTExMTExMTExMTExMTExMTExMTGxWMnb:";
@@ -166,7 +166,7 @@ fn a_boot_sets_up_the_network_of_the_table_and_waits_for_what_it_is_told() {
         for reason in [
             "of waiting for a disk of nqn.2026-01.example:absent",
             "tcp 10.99.0.1:4420 via san1.100 nqn.2026-01.example:root: connected as nvme",
-            "tcp [fd00:98::2]:4420 via san2 from fd00:98::1 nqn.2026-01.example:root: connected as nvme",
+            "tcp [fd00:98::2]:4420 from fd00:98::1 nqn.2026-01.example:root: connected as nvme",
         ] {
             assert!(late.stderr.contains(reason), "{reason}\n{}", late.stderr);
         }
@@ -185,6 +185,18 @@ fn a_boot_sets_up_the_network_of_the_table_and_waits_for_what_it_is_told() {
         guest.write(STACD_CONF, "kato = \"long\"\n");
         assert_eq!(boot(guest, &[]).code, Some(1));
         fs::remove_file(STACD_CONF).unwrap();
+
+        // What a gateway leads to is bound to an interface by its name. That it has another is no reason to connect it again.
+        // The daemon listens to what becomes of interfaces as long as it lacks something.
+        let attached = guest.controllers();
+        guest.write(STAFD_CONF, &controller("10.98.1.77", 8009));
+        let daemon = guest.spawn("stas", &["run"]);
+        daemon.wait_log("via san1.100 nqn.2026-01.example:root: already connected as", SOON);
+        guest.run("ip", &["link", "set", "san1.100", "name", "storage"]).ok();
+        daemon.wait_log("via storage nqn.2026-01.example:root: already connected as", SOON);
+        let log = daemon.terminate().log;
+        assert!(!log.contains(": connected as"), "{log}");
+        guest.assert_untouched(&attached);
     });
 }
 

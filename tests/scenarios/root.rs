@@ -47,7 +47,7 @@ fn an_initramfs_of_initramfs_tools_boots() {
 }
 
 /// Names the first path only.
-fn boot_table() -> Vec<u8> {
+pub fn boot_table() -> Vec<u8> {
     let id = u128::from_str_radix(&HOSTID.replace('-', ""), 16).unwrap().to_be_bytes();
     let mac = Role::Booted.mac(1);
     Table {
@@ -60,7 +60,7 @@ fn boot_table() -> Vec<u8> {
 }
 
 /// How the booted system starts and stops things.
-struct ServiceManager {
+pub struct ServiceManager {
     /// Files besides those in `init/`, with their modes.
     files: &'static [(&'static str, u32, &'static str)],
     /// From and to.
@@ -70,8 +70,6 @@ struct ServiceManager {
     status: &'static [&'static str],
     reload: &'static [&'static str],
     reboot: &'static str,
-    /// Whether udev gives network cards other names than the kernel's.
-    renames: bool,
 }
 
 const OPENRC: ServiceManager = ServiceManager {
@@ -86,7 +84,8 @@ const OPENRC: ServiceManager = ServiceManager {
             "etc/init.d/second-card",
             0o755,
             "#!/sbin/openrc-run\ndepend() { provide net; }\n\
-             start() { ip addr add 10.0.2.2/24 dev eth1 && ip link set eth1 up; }\n",
+             rename() { ip link set eth0 name storage; }\n\
+             start() { rename && ip addr add 10.0.2.2/24 dev eth1 && ip link set eth1 up; }\n",
         ),
         ("etc/init.d/scenario", 0o755, "#!/sbin/openrc-run\ndepend() { need stas; }\nstart() { /scenario & }\n"),
         ("etc/conf.d/stas", 0o644, "stas_args=\nerror_log=/dev/console\n"),
@@ -101,10 +100,9 @@ const OPENRC: ServiceManager = ServiceManager {
     status: &["rc-service", "stas", "status"],
     reload: &["rc-service", "stas", "reload"],
     reboot: "openrc-shutdown --reboot now",
-    renames: false,
 };
 
-const SYSTEMD: ServiceManager = ServiceManager {
+pub const SYSTEMD: ServiceManager = ServiceManager {
     files: &[
         (
             "etc/systemd/network/second.network",
@@ -130,11 +128,10 @@ const SYSTEMD: ServiceManager = ServiceManager {
     status: &["systemctl", "is-active", "stas"],
     reload: &["systemctl", "reload", "stas"],
     reboot: "systemctl reboot",
-    renames: true,
 };
 
 /// The target's part: the root file system is made ready, then served on both cables.
-fn serve(target: &Guest, manager: &ServiceManager) {
+pub fn serve(target: &Guest, manager: &ServiceManager) {
     target.run("modprobe", &["-a", "virtio_pci", "virtio_blk", "virtio_net", "ext4"]).ok();
     target.wait_until("the disk is there", LONG, || Path::new("/dev/vda").exists());
     fs::create_dir("/mnt").unwrap();
@@ -247,11 +244,10 @@ fn live_on_two_paths(booted: &Guest, manager: &ServiceManager) {
     });
     write_through("/after");
     run(booted, manager.status);
-    if manager.renames {
-        // The path was made in the initramfs: it has to come back whatever the network card is called by now.
-        booted.tell_peer(MEND);
-        booted.wait_until("the first path is back", LONG, || paths(booted, ROOT) == 2);
-    }
+    // The path was made in the initramfs: it has to come back whatever the network card is called by now (OpenRC: another name
+    // since the change to this root; systemd: since udev in the initramfs).
+    booted.tell_peer(MEND);
+    booted.wait_until("the first path is back", LONG, || paths(booted, ROOT) == 2);
 }
 
 /// No page of the program has to be read from the disk that it keeps connected.

@@ -34,7 +34,7 @@ cmdline() {
 install() {
     inst_multiple stas
     inst_hook initqueue/settled 95 "$moddir/stas-boot.sh"
-    # Connections are bound to an interface by its name, so it must have its final one: udev gives it by these.
+    # Some connections are bound to an interface by its name, so it must have its final one: udev gives it by these.
     inst_multiple -o "${systemdnetwork-}/99-default.link"
     if [[ ${hostonly-} ]]; then
         # Who the host is, and what it connects besides what its boot table says.

@@ -2,6 +2,16 @@
 //!
 //! The firmware's is the way, and the configuration's the rest: who names the same controller there gives it keys and
 //! other options. A path for which a key is needed and not there is refused.
+//!
+//! Each path is to leave by its own interface, and to outlive whatever the system does to that interface later. The kernel
+//! connects a lost path again by itself, with the words that it was given the first time. Bound to a source address (that of
+//! the table, if it is no lease) it goes on when the interface has another name by then, or when a bridge or bond has taken the
+//! address over. Bound to an interface by name it fails for ever (kernel: `nvme_tcp_alloc_queue`, ENODEV), and its root is
+//! lost. So a path is bound by name only where the routing table might choose another interface: where its target is not in
+//! the subnet of its HFI alone. Two HFIs in one subnet are such, and any target behind a gateway, which a default route
+//! elsewhere would draw to itself.
+
+use std::net::IpAddr;
 
 use super::{Host, Interface, Nbft, Need, Path, Security};
 use crate::config::settings::{Common, ConnectOptions, ControllerEntry};
@@ -33,17 +43,27 @@ impl Nbft {
         let mut entries = Entries::default();
         for path in self.paths() {
             let Some(interface) = name_of(path.interface) else { continue };
-            let entry = keyed(path_entry(&path, &interface), path.security, configured.connector, configured.host_key);
+            let is_routed = self.is_routed(path.interface, Some(path.subsystem.traddr));
+            let place = Place { host: path.host, hfi: path.interface, interface, is_routed, security: path.security };
+            let entry = keyed(place.path(&path), path.security, configured.connector, configured.host_key);
             entries.take(|entries| &mut entries.io, entry);
         }
         for (host, hfi, discovery) in self.discovery_controllers() {
             let Some(interface) = name_of(hfi) else { continue };
-            let place = Place { host, hfi, interface: &interface, security: discovery.security.as_ref() };
+            let is_routed = self.is_routed(hfi, discovery.traddr.parse().ok());
+            let place = Place { host, hfi, interface, is_routed, security: discovery.security.as_ref() };
             let entry = place.entry(&discovery.traddr, discovery.trsvcid, &discovery.subsysnqn);
             let entry = keyed(entry, place.security, configured.finder, configured.host_key);
             entries.take(|entries| &mut entries.discovery, entry);
         }
         entries
+    }
+
+    /// Whether a target (`None`: not known yet) is in the subnet of this HFI, and of none on another interface.
+    fn is_routed(&self, hfi: &Interface, target: Option<IpAddr>) -> bool {
+        let all = self.tables.iter().flat_map(|table| &table.interfaces);
+        let mut others = all.filter(|other| (other.mac, other.vlan) != (hfi.mac, hfi.vlan));
+        target.is_some_and(|target| hfi.is_near(target) && !others.any(|other| other.is_near(target)))
     }
 }
 
@@ -64,20 +84,21 @@ impl Entries {
 struct Place<'a> {
     host: Option<&'a Host>,
     hfi: &'a Interface,
-    interface: &'a str,
+    interface: String,
+    /// Nobody needs to say that it is over this interface.
+    is_routed: bool,
     security: Option<&'a Security>,
 }
 
-fn path_entry(path: &Path<'_>, interface: &str) -> ControllerEntry {
-    let place = Place { host: path.host, hfi: path.interface, interface, security: path.security };
-    let subsystem = path.subsystem;
-    let mut entry = place.entry(&subsystem.traddr.to_string(), subsystem.trsvcid, &subsystem.subsysnqn);
-    entry.options.hdr_digest = path.header_digest.then_some(true);
-    entry.options.data_digest = path.data_digest.then_some(true);
-    entry
-}
-
 impl Place<'_> {
+    fn path(&self, path: &Path<'_>) -> ControllerEntry {
+        let subsystem = path.subsystem;
+        let mut entry = self.entry(&subsystem.traddr.to_string(), subsystem.trsvcid, &subsystem.subsysnqn);
+        entry.options.hdr_digest = path.header_digest.then_some(true);
+        entry.options.data_digest = path.data_digest.then_some(true);
+        entry
+    }
+
     fn entry(&self, traddr: &str, trsvcid: u16, subsysnqn: &str) -> ControllerEntry {
         let source = self.hfi.source().map(|address| address.to_string()).unwrap_or_default();
         let options = ConnectOptions {
@@ -91,7 +112,7 @@ impl Place<'_> {
             trsvcid: trsvcid.to_string(),
             subsysnqn: subsysnqn.to_owned(),
             host_traddr: self.zoned(&source),
-            host_iface: self.interface.to_owned(),
+            host_iface: if self.is_routed { String::new() } else { self.interface.clone() },
             host_nqn: self.host.map(|host| host.nqn.clone()).unwrap_or_default(),
             host_id: self.host.and_then(|host| host.id.clone()).unwrap_or_default(),
             options,
@@ -101,7 +122,7 @@ impl Place<'_> {
     /// Link-local addresses mean something on their interface only.
     fn zoned(&self, address: &str) -> String {
         match address.parse() {
-            Ok(std::net::IpAddr::V6(ip)) if ip.is_unicast_link_local() => format!("{address}%{}", self.interface),
+            Ok(IpAddr::V6(ip)) if ip.is_unicast_link_local() => format!("{address}%{}", self.interface),
             _ => address.to_owned(),
         }
     }
@@ -158,11 +179,39 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_pinned_to_its_interface_and_its_address() {
+    fn a_path_is_bound_to_its_address_and_to_a_name_only_where_routing_may_err() {
+        let hfi = |index: u8, address: &str| Hfi {
+            index,
+            mac: [2, 0, 0, 0, 0, index],
+            address: ip(address),
+            ..Hfi::default()
+        };
+        let ssns =
+            |index: u8, traddr: &str| Ssns { index: index.into(), hfi: index, traddr: ip(traddr), ..Ssns::default() };
+        let bindings = |hfis: [Hfi; 2], targets: [&str; 2]| -> Vec<(String, String)> {
+            let ssns = vec![ssns(1, targets[0]), ssns(2, targets[1])];
+            let table = made::Table { hfis: hfis.into(), ssns, ..made::Table::default() };
+            entries(table, keyless()).io.into_iter().map(|entry| (entry.host_iface, entry.host_traddr)).collect()
+        };
+        let bound = |interface: &str, address: &str| (interface.to_owned(), address.to_owned());
+        let [one, two] = [hfi(1, "192.0.2.10"), hfi(2, "198.51.100.10")];
+        let apart = bindings([one.clone(), two.clone()], ["192.0.2.1", "198.51.100.1"]);
+        assert_eq!(apart, [bound("", "192.0.2.10"), bound("", "198.51.100.10")]);
+        let in_one_subnet = bindings([one.clone(), hfi(2, "192.0.2.11")], ["192.0.2.1", "192.0.2.2"]);
+        assert_eq!(in_one_subnet, [bound("eth1", "192.0.2.10"), bound("eth2", "192.0.2.11")]);
+        let behind_a_gateway = bindings([one.clone(), two.clone()], ["203.0.113.1", "192.0.2.1"]);
+        assert_eq!(behind_a_gateway, [bound("eth1", "192.0.2.10"), bound("eth2", "198.51.100.10")]);
+        // Two addresses of one network card are not in each other's way; a lease may be another by now.
+        let leased = Hfi { mac: one.mac, flags: 1 | 4, ..hfi(2, "192.0.2.11") };
+        assert_eq!(bindings([one, leased], ["192.0.2.1", "192.0.2.2"]), [bound("", "192.0.2.10"), bound("", "")]);
+    }
+
+    #[test]
+    fn a_path_is_as_the_table_says() {
         let ssns = Ssns { trflags: 1 | 2, ..Ssns::default() };
         let mut found = entries(made::Table { ssns: vec![ssns], ..made::Table::default() }, keyless());
         let entry = found.io.remove(0);
-        assert_eq!((&*entry.host_iface, &*entry.host_traddr, &*entry.trsvcid), ("eth1", "192.0.2.10", "4420"));
+        assert_eq!(&*entry.trsvcid, "4420");
         assert_eq!(
             (entry.host_nqn, &*entry.host_id),
             (made::Host::default().nqn, "a1b2c3d4-e5f6-4708-890a-0b0c0d0e0f10")
@@ -170,8 +219,6 @@ mod tests {
         let options = entry.options;
         assert!(options.of_firmware && options.hdr_digest == Some(true) && options.data_digest.is_none());
         assert_eq!((options.ctrl_loss_tmo, options.tls), (Some(-1), None));
-        let leased = made::Table { hfis: vec![Hfi { flags: 1 | 4, ..Hfi::default() }], ..made::Table::default() };
-        assert_eq!(entries(leased, keyless()).io[0].host_traddr, "", "the lease may be another by now");
         let absent = nbft(&[made::Table::default()]).entries(|_| None, keyless());
         assert!(absent.io.is_empty() && absent.refused.is_empty());
     }

@@ -3,7 +3,7 @@
 //! Of DHCP the lease is used as it was: the firmware has it, and nobody else asks for that address. Where a gateway leads on,
 //! each target gets a route of its own over its own interface, and a default route is made only where the firmware's went
 //! there. All of them have metrics that nobody else has: two interfaces with the same gateway are not in each other's way, for
-//! each connection is bound to its interface, and whoever sets up the network later comes first.
+//! connections that go through one are bound to their interface, and whoever sets up the network later comes first.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -126,7 +126,7 @@ impl Interface {
     }
 
     /// Whether its network leads there without a gateway.
-    fn is_near(&self, other: IpAddr) -> bool {
+    pub(super) fn is_near(&self, other: IpAddr) -> bool {
         let Some(own) = self.address else {
             return false;
         };

@@ -95,6 +95,8 @@ impl Daemon {
     /// Looks whether an interface that the firmware speaks of is there by now, and does what it lacks if that is ours to do.
     pub(super) fn look_for_interfaces(&mut self, now: Instant) {
         if self.firmware.look(now) {
+            // One that has another name now is the one by which connections go that were made under the old one.
+            self.read_devices(now);
             self.hear_wishes(now);
         }
         while let Some((hfi, step)) = self.firmware.poll_step() {
