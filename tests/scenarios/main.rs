@@ -24,6 +24,7 @@
 
 mod adoption;
 mod authentication;
+mod bench;
 mod boot;
 mod bus;
 mod coexist;

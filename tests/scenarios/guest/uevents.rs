@@ -3,7 +3,7 @@
 use super::Guest;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, sendto, setsockopt, socket,
-    sockopt::ReceiveTimeout,
+    sockopt::{RcvBufForce, ReceiveTimeout},
 };
 use nix::sys::time::TimeVal;
 use std::io;
@@ -17,6 +17,8 @@ impl Guest {
     pub fn uevents(&self) -> Uevents {
         let socket = open();
         bind(socket.as_raw_fd(), &NetlinkAddr::new(0, KERNEL)).unwrap();
+        // Room for all that hundreds of controllers bring about.
+        setsockopt(&socket, RcvBufForce, &(16 << 20)).unwrap();
         setsockopt(&socket, ReceiveTimeout, &TimeVal::new(10, 0)).unwrap();
         Uevents(socket)
     }

@@ -9,8 +9,11 @@
 use super::Initramfs;
 use std::fs::File;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+
+/// What is tested in place of the program that was built together with the scenarios.
+const OTHER_PROGRAM: &str = "STAS_PROGRAM";
 
 /// The names that `stas` answers to.
 const NAMES: [&str; 5] = ["stafd", "stacd", "stafctl", "stacctl", "stasadm"];
@@ -22,7 +25,7 @@ pub fn build(base: &Path, to: &Path) -> io::Result<()> {
     let mut archive = Archive { out, inode: 0 };
     archive.file("init", 0o755, include_bytes!("init"))?;
     archive.file("scenarios", 0o755, &std::fs::read(std::env::current_exe()?)?)?;
-    archive.file("usr/bin/stas", 0o755, &std::fs::read(env!("CARGO_BIN_EXE_stas"))?)?;
+    archive.file("usr/bin/stas", 0o755, &std::fs::read(program())?)?;
     for name in NAMES {
         archive.link(&format!("usr/bin/{name}"), "stas")?;
     }
@@ -50,7 +53,7 @@ const MODULES: [&str; 4] = ["virtio_pci", "virtio_net", "nvme-tcp", "ext4"];
 
 /// Writes the initramfs of a machine without a disk. `vm` is where `tests/setup` puts things.
 pub fn boot(kind: Initramfs, vm: &Path, to: &Path) -> io::Result<()> {
-    let program = Path::new(env!("CARGO_BIN_EXE_stas"));
+    let program = &program();
     let mut out = File::create(to)?;
     let base = match kind {
         Initramfs::Dracut => "debian/dracut.cpio",
@@ -78,6 +81,11 @@ pub fn boot(kind: Initramfs, vm: &Path, to: &Path) -> io::Result<()> {
     let mut archive = Archive { out, inode: 0 };
     archive.file("usr/sbin/stas", 0o755, &std::fs::read(program)?)?;
     archive.finish()
+}
+
+/// The program under test.
+fn program() -> PathBuf {
+    std::env::var_os(OTHER_PROGRAM).map_or_else(|| env!("CARGO_BIN_EXE_stas").into(), PathBuf::from)
 }
 
 struct Archive {

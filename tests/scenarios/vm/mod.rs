@@ -54,6 +54,7 @@ pub struct Scenario {
     acpi_tables: Vec<Vec<u8>>,
     memory: u32,
     boot_option: &'static str,
+    counts_instructions: bool,
 }
 
 impl Scenario {
@@ -66,6 +67,7 @@ impl Scenario {
             acpi_tables: vec![],
             memory: USUAL_MEMORY,
             boot_option: "",
+            counts_instructions: false,
         }
     }
 
@@ -89,6 +91,12 @@ impl Scenario {
     /// With this on the kernel's command line.
     pub fn boot_option(mut self, option: &'static str) -> Self {
         self.boot_option = option;
+        self
+    }
+
+    /// With a clock that counts instructions, so that what takes time there takes the same time whatever else this computer does.
+    pub fn count_instructions(mut self) -> Self {
+        self.counts_instructions = true;
         self
     }
 
@@ -154,6 +162,7 @@ impl Scenario {
             },
             memory: self.memory,
             boot_option: self.boot_option,
+            counts_instructions: self.counts_instructions,
             limit: self.limit,
             log: &log,
             narrated: self.narrated,
@@ -173,6 +182,7 @@ impl Scenario {
             && !self.debian
             && self.acpi_tables.is_empty()
             && self.boot_option.is_empty()
+            && !self.counts_instructions
             && self.memory == USUAL_MEMORY
     }
 
@@ -193,6 +203,7 @@ impl Scenario {
                 peer: None,
                 acpi_tables: &[],
                 boot_option: "",
+                counts_instructions: false,
                 start: Start::Copied { monitor: &monitor, state },
                 memory: self.memory,
                 limit: self.limit,

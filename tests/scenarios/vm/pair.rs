@@ -124,6 +124,7 @@ impl Pair {
             acpi_tables: if at == 0 { &[] } else { std::slice::from_ref(&table) },
             start: Start::Scenario(test),
             boot_option: &arguments[at],
+            counts_instructions: false,
             memory: 1024,
             limit: self.limit,
             log: &logs[at],

@@ -1,0 +1,68 @@
+//! `tests/bench`: figures of the program, each measured side by side with what it is compared to, in one machine and by turns, so
+//! that whatever else this computer does hits both alike. Emulated time means nothing by itself: the ratios do.
+//!
+//! Each is a scenario like any other, but not one of the tests. Its results are lines of a Markdown table
+//! ([`report`]), and the samples that they were made of.
+
+mod floor;
+mod latency;
+mod report;
+mod start;
+
+use crate::guest::Guest;
+use crate::stas::nqn;
+use crate::vm::Scenario;
+use std::time::{Duration, Instant};
+
+/// What the host NVMe driver is asked for: on a machine of this size, with hundreds of controllers, the least.
+const SMALL: &str = "nr-io-queues = 1\nqueue-size = 16\n";
+
+/// Longer than anything takes here.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// A machine that says nothing while it is measured: its console is slower than all that it would tell of.
+fn bench(body: impl FnOnce(&Guest)) {
+    let machine =
+        Scenario::new().memory(3072).with_debian().count_instructions().narrated().limit(Duration::from_secs(1800));
+    machine.run(|guest| {
+        guest.write("/proc/sys/kernel/printk", "1");
+        body(guest);
+    });
+}
+
+fn nqns(count: usize) -> Vec<String> {
+    (0..count).map(|number| nqn(&format!("{number:03}"))).collect()
+}
+
+/// Returns when the machine has nothing to do (any more).
+fn settle(guest: &Guest) {
+    const WINDOW: Duration = Duration::from_millis(200);
+    guest.wait_until("the machine is idle", PATIENCE, || {
+        let before = idle_time();
+        let begin = Instant::now();
+        std::thread::sleep(WINDOW);
+        (idle_time() - before).as_secs_f64() > 0.9 * begin.elapsed().as_secs_f64()
+    });
+}
+
+/// How long the only processor had nothing to do so far.
+fn idle_time() -> Duration {
+    let uptime = std::fs::read_to_string("/proc/uptime").unwrap();
+    Duration::from_secs_f64(uptime.split_whitespace().nth(1).unwrap().parse().unwrap())
+}
+
+/// Takes down all that is connected, many at a time.
+fn disconnect_all(guest: &Guest) {
+    let controllers = guest.controllers();
+    std::thread::scope(|scope| {
+        for some in controllers.chunks(controllers.len().div_ceil(16).max(1)) {
+            scope.spawn(|| {
+                some.iter().for_each(|controller| {
+                    // The kernel may be taking it down already.
+                    let _ = std::fs::write(format!("/sys/class/nvme/{}/delete_controller", controller.name), "1");
+                });
+            });
+        }
+    });
+    guest.wait_until("nothing is connected", PATIENCE, || guest.controllers().is_empty());
+}
