@@ -24,4 +24,5 @@ pub mod exit;
 pub mod helper;
 pub mod kernel;
 pub mod rarely;
+pub mod suggest;
 pub mod wire;

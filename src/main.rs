@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use stas::ctl;
 use stas::daemon::{self, options::Program};
 use stas::exit::Exit;
+use stas::suggest;
 
 const HELP: &str = "Finds NVMe over Fabrics storage and attaches it.
 
@@ -51,7 +52,7 @@ fn main() -> ExitCode {
             return Exit::Usage.into();
         }
         unknown => {
-            eprintln!("stas: there is no {unknown:?}; try --help");
+            eprintln!("stas: there is no {unknown:?}{}; `stas -h` lists all", suggest::meant_in(unknown, HELP));
             return Exit::Usage.into();
         }
     }

@@ -9,6 +9,7 @@ use crate::config::keys::{
 use crate::config::settings::{Common, ConnectorSettings, ControllerEntry, FinderSettings};
 use crate::config::value::{Entry, Value};
 use crate::core::device::ControllerKind;
+use crate::suggest;
 
 const CONTROLLER: &str = "controller";
 const EXCLUDE: &str = "exclude";
@@ -98,7 +99,12 @@ fn has_queues<D: Daemon>() -> bool {
 
 fn unknown_key<D: Daemon>(entry: &Entry) -> String {
     match &entry.section {
-        Some(section) => format!("unknown key {} in [{section}], ignored", quoted(&entry.key)),
+        Some(section) => {
+            let keys = top_level_keys::<D>();
+            let of_section = keys.iter().filter(|key| key.section == section).map(|key| key.name);
+            let meant = suggest::meant(&entry.key, of_section);
+            format!("unknown key {} in [{section}]{meant}, ignored", quoted(&entry.key))
+        }
         None => unknown(&entry.key, &top_level_keys::<D>()),
     }
 }

@@ -4,8 +4,7 @@
 //! something else, or without the authentication that was asked for, would be worse. A mistake in another option leaves the
 //! entry with the daemon-wide value.
 
-use std::fmt::Write;
-
+use crate::config::assemble::is_top_level;
 use crate::config::finding::{Report, quoted};
 use crate::config::keys::{ADDRESS, Key, KnownKey, OPTIONS, OWN_OPTIONS, QUEUES, SECRETS, SOURCE, known, set, unknown};
 use crate::config::settings::{ConnectOptions, ControllerEntry, Exclusion};
@@ -150,7 +149,9 @@ fn check_address(key: &str, transport: Transport, address: &str) -> Result<(), S
     let accepted = match transport {
         Transport::Loop => return Ok(()),
         Transport::Fc => "nn-0x0123456789abcdef:pn-0x0123456789abcdef",
-        Transport::Tcp | Transport::Rdma => "an IPv4 or IPv6 address, without brackets, or a host name",
+        Transport::Tcp | Transport::Rdma => {
+            "an IPv4 or IPv6 address, without brackets, or a host name; the port is trsvcid"
+        }
     };
     if address.is_empty() {
         return Err(format!("{key} is missing; accepted: {accepted}"));
@@ -197,9 +198,8 @@ pub(super) fn exclusion_keys() -> Vec<KnownKey> {
 }
 
 fn unknown_key(field: &Entry, accepted: &[KnownKey]) -> String {
-    let mut message = unknown(&field.key, accepted);
-    if crate::config::assemble::is_top_level(&field.key) {
-        let _ = write!(message, "; top-level keys stand before the first table");
+    match is_top_level(&field.key) {
+        true => format!("{} is no key of a table; top-level keys stand before the first table", quoted(&field.key)),
+        false => unknown(&field.key, accepted),
     }
-    message
 }

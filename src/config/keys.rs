@@ -10,6 +10,7 @@ use crate::config::secret::parse_reference;
 use crate::config::settings::{Common, ConnectOptions, ConnectorSettings, FinderSettings, Secret};
 use crate::config::value::{Entry, Value};
 use crate::core::tid::NQN_MAX;
+use crate::suggest;
 
 pub(super) const GLOBAL: &str = "Global";
 pub(super) const SERVICE_DISCOVERY: &str = "Service Discovery";
@@ -59,7 +60,8 @@ pub(super) fn known<S>(table: &'static [Key<S>]) -> impl Iterator<Item = KnownKe
 /// What to say of a key that nobody knows.
 pub(super) fn unknown(key: &str, accepted: &[KnownKey]) -> String {
     let names: Vec<&str> = accepted.iter().map(|key| key.name).collect();
-    format!("unknown key {}; accepted: {}", quoted(key), names.join(", "))
+    let meant = suggest::meant(key, names.iter().copied());
+    format!("unknown key {}{meant}; accepted: {}", quoted(key), names.join(", "))
 }
 
 /// The names in `table`.

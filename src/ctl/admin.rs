@@ -16,6 +16,7 @@ use crate::config::{
 };
 use crate::core::host::NQN_OF_UUID;
 use crate::exit::Exit;
+use crate::suggest;
 
 #[derive(Debug, PartialEq, Eq)]
 enum Command {
@@ -92,7 +93,7 @@ fn parse(args: Vec<OsString>) -> Result<Request, String> {
         words.push(word.into_string().map_err(|word| format!("{} is not UTF-8", word.display()))?);
     }
     if let Some(option) = words.iter().find(|word| word.starts_with('-')) {
-        return Err(format!("there is no option '{option}'"));
+        return Err(format!("there is no option '{option}'{}", suggest::meant_in(option, HELP)));
     }
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let takes_file = matches!(words.first(), Some(&("hostnqn" | "hostid" | "set-symname")));
@@ -121,7 +122,7 @@ fn parse(args: Vec<OsString>) -> Result<Request, String> {
         [known @ ("hostnqn" | "hostid" | "set-symname" | "clear-symname" | "check" | "convert"), ..] => {
             return Err(format!("too many words for {known}"));
         }
-        [other, ..] => return Err(format!("there is no command '{other}'")),
+        [other, ..] => return Err(format!("there is no command '{other}'{}", suggest::meant_in(other, HELP))),
     };
     Ok(Request::Do { sys_conf, command })
 }

@@ -79,7 +79,7 @@ fn parse(args: Vec<OsString>) -> Result<Request, String> {
     }
     let json = wants_json(&mut args)?;
     let files = args.values_from_str(["-f", "--file"]).map_err(|error| error.to_string())?;
-    nothing_more(args)?;
+    nothing_more(args, HELP)?;
     Ok(Request::Show { json, files })
 }
 

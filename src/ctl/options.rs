@@ -6,6 +6,7 @@ use pico_args::Arguments;
 
 use crate::bus::{ControllerId, Role};
 use crate::core::tid::{Transport, canonical_address};
+use crate::suggest;
 
 /// What the command line asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -87,10 +88,12 @@ pub fn parse(role: Role, args: Vec<OsString>) -> Result<Request, String> {
         (Some("ls"), _) => Command::List { detailed: args.contains(["-d", "--detailed"]) },
         (Some("dlp"), Role::Finder) => Command::Page(page_query(&mut args)?),
         (Some("adlp"), Role::Finder) => Command::AllPages { detailed: args.contains(["-d", "--detailed"]) },
-        (Some(other), _) => return Err(format!("there is no command '{other}'")),
+        (Some(other), _) => {
+            return Err(format!("there is no command '{other}'{}", suggest::meant_in(other, help(role))));
+        }
         (None, _) => return Err("no command given".to_owned()),
     };
-    nothing_more(args)?;
+    nothing_more(args, help(role))?;
     Ok(Request::Ask(Options { json, command }))
 }
 
@@ -111,7 +114,7 @@ pub fn parse_tree(args: Vec<OsString>) -> Result<TreeRequest, String> {
         return Ok(TreeRequest::Help);
     }
     let json = wants_json(&mut args)?;
-    nothing_more(args)?;
+    nothing_more(args, TREE_HELP)?;
     Ok(TreeRequest::Show { json })
 }
 
@@ -123,10 +126,11 @@ pub fn wants_json(args: &mut Arguments) -> Result<bool, String> {
     }
 }
 
-pub fn nothing_more(args: Arguments) -> Result<(), String> {
-    match args.finish().first() {
+/// `help` is for guessing what is meant.
+pub fn nothing_more(args: Arguments, help: &str) -> Result<(), String> {
+    match args.finish().first().map(|extra| extra.to_string_lossy()) {
         None => Ok(()),
-        Some(extra) => Err(format!("'{}' is not understood here", extra.to_string_lossy())),
+        Some(extra) => Err(format!("'{extra}' is not understood here{}", suggest::meant_in(&extra, help))),
     }
 }
 

@@ -26,16 +26,21 @@ pub struct Boot {
 
 /// Takes the options that are its own.
 pub fn parse(args: &mut Arguments) -> Result<Boot, String> {
-    let until = args.opt_value_from_fn("--until", Until::parse).map_err(|error| error.to_string())?;
-    let seconds: Option<u64> = args.opt_value_from_str("--deadline").map_err(|error| error.to_string())?;
-    let seconds = seconds.unwrap_or(PATIENCE);
+    let until = text(args, "--until")?.map_or(Ok(Until::Any), |text| Until::parse(&text))?;
+    let seconds = text(args, "--deadline")?.map_or(Ok(PATIENCE), |text| {
+        text.parse().map_err(|_| format!("--deadline: {text:?} is not a number of seconds"))
+    })?;
     Ok(Boot {
-        until: until.unwrap_or(Until::Any),
+        until,
         network: args.contains("--network"),
         patience: (seconds > 0).then(|| Duration::from_secs(seconds)),
         tables: args.values_from_str("--nbft").map_err(|error| error.to_string())?,
         kmsg: args.contains("--kmsg"),
     })
+}
+
+fn text(args: &mut Arguments, option: &'static str) -> Result<Option<String>, String> {
+    args.opt_value_from_str(option).map_err(|error| error.to_string())
 }
 
 pub const HELP: &str = "\

@@ -9,6 +9,7 @@ use crate::bus::Role;
 use crate::config::Paths;
 use crate::core::Roles;
 use crate::daemon::boot::{self, Boot};
+use crate::suggest;
 
 /// Which of the daemons was called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,7 +134,8 @@ pub fn parse(program: Program, args: Vec<OsString>) -> Result<Request, String> {
     if args.contains(["-v", "--version"]) {
         return Ok(Request::Print(format!("{} {}\n", program.name(), env!("CARGO_PKG_VERSION"))));
     }
-    parse_rest(program, args).map_err(|error| format!("{}: {error}; try --help", program.name()))
+    let called = if program == Program::Run { "stas run" } else { program.name() };
+    parse_rest(program, args).map_err(|error| format!("{called}: {error}; `{called} -h` tells how it is used"))
 }
 
 fn parse_rest(program: Program, mut args: Arguments) -> Result<Request, String> {
@@ -160,8 +162,8 @@ fn parse_rest(program: Program, mut args: Arguments) -> Result<Request, String> 
         tron: args.contains("--tron"),
         boot,
     };
-    if let Some(unknown) = args.finish().first() {
-        return Err(format!("unknown option {unknown:?}"));
+    if let Some(unknown) = args.finish().first().map(|word| word.to_string_lossy()) {
+        return Err(format!("unknown option '{unknown}'{}", suggest::meant_in(&unknown, &program.help())));
     }
     if !idl.as_os_str().is_empty() {
         return Ok(Request::Idl(idl));

@@ -312,8 +312,12 @@ fn explain(errno: Errno, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         }
         Errno::ENODEV => "no such network interface",
         Errno::EADDRNOTAVAIL => "the source address is not an address of this host",
-        Errno::ENOKEY => "the controller demands authentication, and there is no key for it",
-        Errno::EKEYREJECTED => "authentication failed: one side has another key",
+        Errno::ENOKEY => {
+            "the controller demands authentication, and no key is configured (dhchap-secret, or key in sys.conf)"
+        }
+        Errno::EKEYREJECTED => {
+            "authentication failed: the keys here and at the controller differ (dhchap-secret, dhchap-ctrl-secret, or key in sys.conf)"
+        }
         Errno::EACCES | Errno::EPERM => "no permission",
         Errno::ENOENT | Errno::ENXIO => "no such device; is the nvme-fabrics module loaded?",
         Errno::ESRCH => "TLS needs the tlshd service, which does not run",

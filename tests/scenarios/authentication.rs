@@ -61,7 +61,8 @@ fn the_hosts_key_is_missing_wrong_right_and_changed() {
         let stas = Stas::start(guest, Form::OneProcess);
         let says = |text: &str| stas.connector().wait_log(text, SOON);
         says(
-            "nqn.2026-01.example:a: not connected: the controller demands authentication, and there is no key for it (ENOKEY)",
+            "nqn.2026-01.example:a: not connected: the controller demands authentication, and no key is configured \
+             (dhchap-secret, or key in sys.conf) (ENOKEY)",
         );
 
         write_secretly(guest, HOST_KEY_FILE, WRONG_KEY);

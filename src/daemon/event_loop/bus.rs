@@ -37,7 +37,11 @@ impl Daemon {
             BusEvent::Disconnected(why) => {
                 // One process with both roles needs no bus.
                 let level = if self.program == Program::Run { Level::Info } else { Level::Warn };
-                log::log!(level, "D-Bus: {why}; going on without it until it is there");
+                let lost = match self.program {
+                    Program::Stacd => ", and without what stafd finds (`stas run` needs no bus)",
+                    _ => "",
+                };
+                log::log!(level, "D-Bus: {why}; going on without it until it is there{lost}");
                 self.awaited_names.clear();
             }
             BusEvent::TronSet(role, on) => self.emit(now, &Signal::TronChanged(role, on)),

@@ -41,6 +41,9 @@ use crate::rarely::Rarely;
 /// How long a bus that neither gives nor refuses our names can keep us from being ready.
 const BUS_PATIENCE: Duration = Duration::from_secs(5);
 
+/// What to do where the kernel's part is missing.
+const LOAD: &str = "`modprobe -a nvme_fabrics nvme_tcp` loads the kernel's modules";
+
 /// What the loop itself needs in descriptors, with something to spare.
 const OWN_DESCRIPTORS: usize = 32;
 
@@ -152,9 +155,9 @@ impl Daemon {
         self.hear_settings(now, excluded);
         if !self.requests.read_options() {
             if no_wait {
-                return Err(format!("{FABRICS} does not exist: load the nvme-fabrics module"));
+                return Err(format!("{FABRICS} does not exist: {LOAD}"));
             }
-            log::warn!("{FABRICS} does not exist: waiting for the nvme-fabrics module to be loaded");
+            log::warn!("{FABRICS} does not exist: waiting for it; {LOAD}");
         }
         self.start_bus(now, served);
         Ok(())
