@@ -24,6 +24,7 @@
 
 mod adoption;
 mod authentication;
+mod bench_boot;
 mod boot;
 mod bus;
 mod coexist;
@@ -62,6 +63,7 @@ mod sim;
 mod simulator;
 mod stas;
 mod storage;
+mod supervisors;
 mod swarm;
 mod terms;
 mod tls;
