@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use pico_args::Arguments;
 
+use super::nbft::booted_as;
 use super::print;
 use crate::config::{
     self, EXCLUSIONS, Finding, Origin, Severity, check_symname, edit_identity, host_uuid, load_connector,
@@ -156,21 +157,27 @@ fn make_nqn(sys_conf: &Path, file: Option<&Path>, if_missing: bool) -> Result<St
     if let Some(nqn) = present_nqn.filter(|_| if_missing) {
         return Ok(nqn + "\n");
     }
-    let uuid = match (host_uuid(Path::new("/"))?, &present_id) {
-        ((_, Origin::Random), Some(id)) => id.clone(),
-        ((uuid, origin), _) => {
-            if origin == Origin::Random {
-                eprintln!("stasadm: nothing identifies this machine, so the NQN is made by chance: keep it");
-            }
-            uuid
-        }
+    let nqn = match booted_as()? {
+        Some(host) => host.nqn,
+        None => format!("{NQN_OF_UUID}{}", machine_uuid(present_id.as_deref())?),
     };
-    let nqn = format!("{NQN_OF_UUID}{uuid}");
     save(sys_conf, "nqn", &nqn, file)?;
-    if present_id.is_some_and(|id| id != uuid) {
+    if present_id.is_some_and(|id| id_of(Some(&nqn)).is_ok_and(|of_nqn| of_nqn != id)) {
         eprintln!("stasadm: the host identifier is not the one of this NQN; `stasadm hostid` makes it so");
     }
     Ok(nqn + "\n")
+}
+
+/// `present`: the host's identifier so far.
+fn machine_uuid(present: Option<&str>) -> Result<String, String> {
+    match (host_uuid(Path::new("/"))?, present) {
+        ((_, Origin::Random), Some(id)) => Ok(id.to_owned()),
+        ((uuid, Origin::Random), None) => {
+            eprintln!("stasadm: nothing identifies this machine, so the NQN is made by chance: keep it");
+            Ok(uuid)
+        }
+        ((uuid, _), _) => Ok(uuid),
+    }
 }
 
 fn make_id(sys_conf: &Path, file: Option<&Path>, if_missing: bool) -> Result<String, String> {
@@ -178,13 +185,19 @@ fn make_id(sys_conf: &Path, file: Option<&Path>, if_missing: bool) -> Result<Str
     if let Some(id) = present_id.filter(|_| if_missing) {
         return Ok(id + "\n");
     }
-    let of_nqn = present_nqn.as_deref().and_then(|nqn| nqn.strip_prefix(NQN_OF_UUID));
-    let id = match of_nqn.and_then(|uuid| config::check_id(uuid).ok()) {
-        Some(uuid) => uuid,
-        None => host_uuid(Path::new("/"))?.0,
-    };
+    let id = id_of(present_nqn.as_deref())?;
     save(sys_conf, "id", &id, file)?;
     Ok(id + "\n")
+}
+
+/// The identifier that goes with an NQN: what the firmware booted with under that name, before anything made of it.
+fn id_of(nqn: Option<&str>) -> Result<String, String> {
+    let of_firmware = booted_as()?.filter(|host| nqn.is_none_or(|nqn| nqn == host.nqn)).and_then(|host| host.id);
+    let of_nqn = || config::check_id(nqn?.strip_prefix(NQN_OF_UUID)?).ok();
+    match of_firmware.or_else(of_nqn) {
+        Some(id) => Ok(id),
+        None => Ok(host_uuid(Path::new("/"))?.0),
+    }
 }
 
 fn first(findings: &[Finding]) -> String {
@@ -246,10 +259,12 @@ stasadm - name this host, and check the configuration of stafd and stacd
 Usage: stasadm [-c FILE] COMMAND
 
 Commands:
-  hostnqn [-f FILE]  make the host NQN from what identifies this machine: the
-                     UUID in its firmware, else in its device tree, else its
-                     machine id; where there is nothing, by chance
-  hostid [-f FILE]   make the host identifier: the UUID of the host NQN
+  hostnqn [-f FILE]  make the host NQN: the one that the firmware booted with
+                     (NBFT), else from what identifies this machine: the UUID
+                     in its firmware, else in its device tree, else its machine
+                     id; where there is nothing, by chance
+  hostid [-f FILE]   make the host identifier: the one that the firmware booted
+                     with under the host NQN, else the UUID of that
   set-symname [-f FILE] NAME
                      set the symbolic name that discovery controllers show
   clear-symname      have no symbolic name

@@ -101,6 +101,20 @@ fn found(tables: Vec<(String, io::Result<Vec<u8>>)>) -> Found {
     found
 }
 
+/// Who this host was to the storage that the firmware booted it from; `None` if it booted from none, or no usable table says.
+///
+/// # Errors
+/// A table is there and cannot be read: root would get another answer.
+pub(super) fn booted_as() -> Result<Option<Host>, String> {
+    let tables = read_all(Path::new(DIRECTORY)).map_err(|error| format!("{DIRECTORY} cannot be read: {error}"))?;
+    for (name, bytes) in &tables {
+        if let Err(error) = bytes {
+            return Err(format!("{name} {}", unreadable(error)));
+        }
+    }
+    Ok(found(tables).nbft.host().cloned())
+}
+
 fn unreadable(error: &io::Error) -> String {
     let advice = match error.kind() {
         ErrorKind::PermissionDenied => "; only root may read ACPI tables: run this as root, or show a copy with --file",

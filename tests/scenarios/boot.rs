@@ -222,6 +222,15 @@ fn a_boot_without_a_table_has_nothing_to_do_and_one_without_a_key_is_refused() {
         let why = "10.98.1.2 port 4420 nqn.2026-01.example:root is not connected: the firmware's table requires";
         assert!(refused.code == Some(4) && refused.stderr.contains(why), "{}", refused.stderr);
         assert!(guest.controllers().is_empty());
+
+        // TLS is shaken hands for by another program. Without it nothing is connected, rather than without TLS.
+        table.security[0].flags = 1 | 0x40;
+        fs::write("/tls", table.bytes()).unwrap();
+        let mut stas = guest.spawn("stas", &["boot", "--nbft", "/tls", "--deadline", "0"]);
+        stas.wait_log("TLS needs the tlshd service, which does not run", SOON);
+        assert!(stas.is_running() && guest.controllers().is_empty());
+        stas.terminate();
+
         guest.write("/etc/nvme/hostkey", KEY);
         fs::set_permissions("/etc/nvme/hostkey", Permissions::from_mode(0o600)).unwrap();
         assert_boots(guest, &["--nbft", "/secured"]);

@@ -25,6 +25,7 @@
 mod adoption;
 mod authentication;
 mod bench;
+mod bench_boot;
 mod boot;
 mod bus;
 mod coexist;
@@ -63,6 +64,7 @@ mod sim;
 mod simulator;
 mod stas;
 mod storage;
+mod supervisors;
 mod swarm;
 mod terms;
 mod tls;

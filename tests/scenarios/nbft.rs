@@ -33,6 +33,21 @@ fn the_boot_table_is_shown() {
         assert_eq!(found["tables"][0]["subsystems"][0]["subsysnqn"], "nqn.2026-01.example:root");
         assert_eq!(found["damaged"], serde_json::json!([]));
 
+        // A host that has no name is who it was to the storage that it booted from; but once it has one, it keeps that.
+        fs::remove_dir_all("/etc/nvme").unwrap();
+        let made = |what: &str| {
+            let file = format!("/etc/nvme/{what}");
+            guest.run("stasadm", &[what, "--if-missing", "-f", &file]).ok();
+            fs::read_to_string(file).unwrap().trim().to_owned()
+        };
+        let id = "a1b2c3d4-e5f6-4708-890a-0b0c0d0e0f10";
+        assert_eq!([made("hostnqn"), made("hostid")], ["nqn.2026-01.example:host", id]);
+        let uuid = "0f1e2d3c-4b5a-4697-8879-6a5b4c3d2e1f";
+        let other = format!("nqn.2014-08.org.nvmexpress:uuid:{uuid}");
+        guest.write("/etc/nvme/hostnqn", &other);
+        fs::remove_file("/etc/nvme/hostid").unwrap();
+        assert_eq!([made("hostnqn"), made("hostid")], [&other, uuid]);
+
         // Only root may read it, but who has a copy may read that.
         let as_user = |arguments: &[&str]| {
             let output = Command::new("stas").arg("nbft").args(arguments).uid(65534).gid(65534).output().unwrap();

@@ -10,6 +10,9 @@ use std::time::Duration;
 
 const ROOT: &str = "/debian";
 
+/// Where ours are for Debian's programs.
+const OURS: &str = "/tmp/ours";
+
 /// What Debian's programs share with the rest of the guest.
 const SHARED: [&str; 8] = ["proc", "sys", "dev", "run", "tmp", "etc/dbus-1", "etc/nvme", "etc/stas"];
 
@@ -44,6 +47,13 @@ impl Debian<'_> {
     #[track_caller]
     pub fn spawn(&self, program: &str, arguments: &[&str]) -> Daemon {
         let name = format!("Debian's {}", Path::new(program).file_name().unwrap_or_default().display());
-        self.guest.spawn_command(&name, Command::new("chroot").args([ROOT, program]).args(arguments))
+        let path = format!("{OURS}:/usr/sbin:/usr/bin");
+        self.guest.spawn_command(&name, Command::new("chroot").args([ROOT, program]).args(arguments).env("PATH", path))
+    }
+
+    /// Has its programs find ours.
+    pub fn install(&self) {
+        self.guest.run("mkdir", &["-p", OURS]).ok();
+        self.guest.run("cp", &["-P", "/usr/bin/stas", "/usr/bin/stasadm", OURS]).ok();
     }
 }

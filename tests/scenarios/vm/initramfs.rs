@@ -56,6 +56,13 @@ pub fn boot(kind: Initramfs, vm: &Path, to: &Path) -> io::Result<()> {
     let program = &program();
     let mut out = File::create(to)?;
     let base = match kind {
+        Initramfs::Compared(name) => {
+            let mut archive = compared(name, vm, out)?;
+            for (path, text) in MARKS {
+                archive.file(path, 0o755, text.as_bytes())?;
+            }
+            return archive.finish();
+        }
         Initramfs::Dracut => "debian/dracut.cpio",
         Initramfs::Debian => "debian/initramfs-tools.cpio",
         Initramfs::HandMade => {
@@ -86,6 +93,35 @@ pub fn boot(kind: Initramfs, vm: &Path, to: &Path) -> io::Result<()> {
 /// The program under test.
 fn program() -> PathBuf {
     std::env::var_os(OTHER_PROGRAM).map_or_else(|| env!("CARGO_BIN_EXE_stas").into(), PathBuf::from)
+}
+
+/// Have the kernel's log say when dracut begins with what is asked for on the command line, when udev has settled, and when a
+/// disk appears.
+const MARKS: [(&str, &str); 3] = [
+    ("var/lib/dracut/hooks/cmdline/91-mark.sh", "echo mark: cmdline >/dev/kmsg\n"),
+    ("var/lib/dracut/hooks/initqueue/settled/94-mark.sh", "echo mark: settled >/dev/kmsg\n"),
+    (
+        "usr/lib/udev/rules.d/00-mark.rules",
+        "ACTION==\"add\", SUBSYSTEM==\"block\", KERNEL==\"nvme*n*\", RUN+=\"/bin/sh -c 'echo mark: disk >/dev/kmsg'\"\n",
+    ),
+];
+
+/// Where `bench_boot.rs` says how to build it.
+const STATIC: &str = "target/x86_64-unknown-linux-gnu/release/stas";
+
+/// An initramfs that is compared, as somebody would have it: with the program as it is installed, where it is ours.
+pub fn write_compared(name: &str, vm: &Path, to: &Path) -> io::Result<()> {
+    compared(name, vm, File::create(to)?)?.finish()
+}
+
+fn compared(name: &str, vm: &Path, mut out: File) -> io::Result<Archive> {
+    io::copy(&mut File::open(vm.join(format!("bench/{name}.cpio")))?, &mut out)?;
+    let mut archive = Archive { out, inode: 0 };
+    if name == "stas" {
+        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join(STATIC);
+        archive.file("usr/sbin/stas", 0o755, &std::fs::read(program)?)?;
+    }
+    Ok(archive)
 }
 
 struct Archive {

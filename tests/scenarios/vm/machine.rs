@@ -18,6 +18,8 @@ use std::time::Duration;
 #[derive(Debug, Default)]
 pub struct Report {
     pub passed: bool,
+    /// What it told, line by line.
+    pub told: Vec<String>,
     /// The guest's own words; several lines, or none when it said nothing.
     pub failure: String,
     /// What QEMU had to say, as when it could not start.
@@ -123,8 +125,12 @@ impl Machine<'_> {
         match line.split_once(' ').unwrap_or((line, "")) {
             ("passed", "") => report.passed = true,
             ("failure", text) => report.failure += &format!("{text}\n"),
-            ("tell", text) if self.narrated => println!("{text}"),
-            ("tell", _) => (),
+            ("tell", text) => {
+                report.told.push(text.to_owned());
+                if self.narrated {
+                    println!("{text}");
+                }
+            }
             ("peer", text) => self.peer.iter().for_each(|peer| peer.other.tell(text)),
             ("waiting", "") => {
                 if let Start::Copied { monitor, state } = self.start

@@ -8,6 +8,7 @@ mod initramfs;
 mod machine;
 mod pair;
 
+pub use initramfs::write_compared;
 pub use pair::{Initramfs, OFF, Pair, ROLE, Role};
 
 use crate::guest::{self, Guest};
@@ -241,13 +242,11 @@ fn judge(test: &str, report: &Report, limit: Duration) -> Result<(), String> {
 }
 
 /// Has machines booted for this test, which is told its own name.
-fn on_host(boot: impl FnOnce(&str) -> Result<(), String>) {
+fn on_host<T>(boot: impl FnOnce(&str) -> Result<T, String>) -> T {
     // The test runner gives each test a thread of its own, named after it.
     let thread = std::thread::current();
     let test = thread.name().expect("the test runner names its threads");
-    if let Err(why) = boot(test) {
-        panic!("{why}");
-    }
+    boot(test).unwrap_or_else(|why| panic!("{why}"))
 }
 
 fn in_directory(directory: &Path, file: &str) -> Result<PathBuf, String> {

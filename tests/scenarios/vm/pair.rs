@@ -60,6 +60,8 @@ pub enum Initramfs {
     Dracut,
     /// By Debian's initramfs-tools with the scripts in `init/initramfs-tools`.
     Debian,
+    /// One of those that are compared (`tests/setup bench`), which says when what has happened.
+    Compared(&'static str),
 }
 
 #[derive(Debug)]
@@ -73,20 +75,21 @@ pub struct Pair {
 impl Pair {
     /// `arguments` are for the kernel's command line, `acpi_table` is from the firmware of the machine that boots.
     pub fn new(initramfs: Initramfs, arguments: &str, acpi_table: Vec<u8>) -> Pair {
-        Pair { initramfs, arguments: arguments.to_owned(), acpi_table, limit: Duration::from_secs(300) }
+        Pair { initramfs, arguments: arguments.to_owned(), acpi_table, limit: Duration::from_secs(600) }
     }
 
-    /// To be called by the `#[test]` itself. The target has the Debian file system, to be written to, as `/dev/vda`.
-    pub fn run(self, target: impl FnOnce(&Guest), booted: impl FnOnce(&Guest)) {
+    /// To be called by the `#[test]` itself. The target has the Debian file system, to be written to, as `/dev/vda`. What the
+    /// booted machine has told ([`Guest::tell`]).
+    pub fn run(self, target: impl FnOnce(&Guest), booted: impl FnOnce(&Guest)) -> Vec<String> {
         match Role::here() {
             Some(Role::Target) => guest::run(target),
             Some(Role::Booted) => guest::run(booted),
             None => (),
         }
-        on_host(|test| self.boot(test));
+        on_host(|test| self.boot(test))
     }
 
-    fn boot(&self, test: &str) -> Result<(), String> {
+    fn boot(&self, test: &str) -> Result<Vec<String>, String> {
         let vm = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/vm");
         let kernel = vm.join(Kernel::V6_12.name());
         let disk = vm.join("debian/image");
@@ -158,7 +161,8 @@ impl Pair {
             judge(Role::Target, &target, &logs[0])?;
         }
         judge(Role::Booted, &booted, &logs[1])?;
-        judge(Role::Target, &target, &logs[0])
+        judge(Role::Target, &target, &logs[0])?;
+        Ok(booted.told)
     }
 }
 
