@@ -17,6 +17,7 @@ const QUOTE_MAX: usize = 80;
 /// How a secret begins, wherever in a value it stands.
 const SECRET_PREFIXES: [&str; 2] = ["DHHC-1", "NVMeTLSkey-1"];
 
+/// How far a remark reaches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Severity {
     /// Nothing is wrong, but it may not be what the administrator expects.

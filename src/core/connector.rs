@@ -29,6 +29,7 @@ pub struct Rules {
     pub attempts_on_ncc: Option<u32>,
 }
 
+/// Decides which I/O controllers are wanted: configured ones, and listed ones by the evidence of their sources.
 #[derive(Debug, Default)]
 pub struct Connector {
     rules: Rules,

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 
 use crate::core::announcement::Announcement;
 
+/// What the kernel told of so far, and whether it has to be asked.
 #[derive(Debug, Default)]
 pub struct FcPorts {
     present: BTreeSet<Announcement>,

@@ -2,7 +2,7 @@
 //! a reason for haste.
 //!
 //! Where containers come and go, links come up all the time; what is dead for good must not be tried each time. So a
-//! few changes are followed at once, more only at the pace of [`PERIOD`]; none is forgotten.
+//! few changes are followed at once, more only at the pace of `PERIOD`; none is forgotten.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;

@@ -12,6 +12,7 @@ use crate::wire::discovery::{EFLAG_NCC, TREQ_DISABLE_SQFLOW, TREQ_REQUIRED, TREQ
 /// Paths with their terms.
 pub type Listing = BTreeMap<Rc<TransportId>, Terms>;
 
+/// What a log page entry says about connecting to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Terms {
     /// The discovery controller does not reach the subsystem either.

@@ -69,6 +69,7 @@ fn yes() -> bool {
     true
 }
 
+/// The file, and when it has to be written.
 #[derive(Debug)]
 pub struct StateFile {
     directory: PathBuf,
@@ -156,7 +157,7 @@ impl StateFile {
 }
 
 impl StateFile {
-    /// [`Contents`] as JSON. Both lists are in the order of their ids.
+    /// `Contents` as JSON. Both lists are in the order of their ids.
     pub fn write(&mut self, legacy: &[Legacy]) -> String {
         let mut before = std::mem::take(&mut self.lines).into_iter().peekable();
         let mut text = format!("{{\"version\":{VERSION},\"connections\":[");

@@ -13,6 +13,10 @@ use super::message::RequestId;
 /// Ten times what the longest connect request needs.
 pub const PACKET_MAX: usize = 64 << 10;
 
+/// A message with the number of its request, as one packet.
+///
+/// # Errors
+/// When it is longer than [`PACKET_MAX`].
 pub fn encode(id: RequestId, message: &impl Serialize) -> io::Result<Vec<u8>> {
     let packet = serde_json::to_vec(&(id, message))?;
     if packet.len() > PACKET_MAX {
@@ -21,6 +25,10 @@ pub fn encode(id: RequestId, message: &impl Serialize) -> io::Result<Vec<u8>> {
     Ok(packet)
 }
 
+/// The other way round.
+///
+/// # Errors
+/// When it is no such message.
 pub fn decode<M: DeserializeOwned>(packet: &[u8]) -> io::Result<(RequestId, M)> {
     Ok(serde_json::from_slice(packet)?)
 }

@@ -137,6 +137,10 @@ impl Identity {
     }
 }
 
+/// Asks a controller what it is (Identify Controller).
+///
+/// # Errors
+/// When it does not answer, or refuses.
 pub fn identify(device: &impl AsFd) -> Result<Identity, Failure> {
     let mut bytes = vec![0; IDENTIFY_SIZE];
     let command = PassthruCommand { opcode: OPCODE_IDENTIFY, cdw10: CNS_CONTROLLER, ..PassthruCommand::default() };
@@ -152,7 +156,7 @@ pub fn register(device: impl AsFd, registration: dim::Registration<'_>) -> Resul
     admin_command(&device, &mut registration.to_bytes(), command)
 }
 
-/// [`read_page`], and whatever comes of it, the asynchronous event is cleared if the controller still answers: it would not
+/// `read_page`, and whatever comes of it, the asynchronous event is cleared if the controller still answers: it would not
 /// tell of the next change otherwise, by which its page may be a good one again.
 pub fn read_whole_page(
     largest: impl Fn() -> usize,

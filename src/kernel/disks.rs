@@ -12,6 +12,7 @@ use nix::sys::stat::{major, minor};
 /// Where the kernel shows block devices.
 pub const BLOCK: &str = "/sys/class/block";
 
+/// A namespace of an NVMe subsystem.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Disk {
     /// `nvme0n1`.

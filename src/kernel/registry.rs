@@ -20,6 +20,7 @@ pub const SEQNUM: &str = "/sys/kernel/uevent_seqnum";
 /// Nobody has a longer name than this, in bytes, and nobody stamps with a longer number.
 const ATTRIBUTE_MAX: u64 = 256;
 
+/// The directory, wherever it is.
 #[derive(Debug, Clone)]
 pub struct Registry {
     root: PathBuf,

@@ -18,6 +18,7 @@ pub const SIZE: usize = size_of::<SupportedLogPages>();
 const EXTDLPES: u32 = 1 << 16;
 const PLEOS: u32 = 1 << 17;
 
+/// The log page: an entry of flags for each log page identifier.
 #[derive(Debug, Clone, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct SupportedLogPages {

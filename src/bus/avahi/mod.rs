@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Avahi or the bus going away withdraws nothing: what was announced counts until Avahi is back and had time to say it
-//! again, or did not come back for [`REMEMBERED`]. Everybody in the local network can announce anything, so all of it
+//! again, or did not come back for `REMEMBERED`. Everybody in the local network can announce anything, so all of it
 //! is checked (see [`signals`]), bounded, and complained about once.
 //!
 //! Here is the client and its connection to the bus; `services` asks Avahi, `incoming` takes what it says, `telling`

@@ -87,6 +87,7 @@ struct Discovery {
     entry_complaints: BTreeSet<String>,
 }
 
+/// Decides which discovery controllers are wanted, and keeps what each of them lists.
 #[derive(Debug)]
 pub struct Finder {
     policy: Policy,

@@ -38,6 +38,7 @@ impl Rules {
     }
 }
 
+/// What is done with a discovery controller once it is connected, in this order.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Step {
     /// Tell it who we are: a central controller lists by that what this host may see.

@@ -233,6 +233,7 @@ pub struct Rejected {
     pub why: Reason,
 }
 
+/// Why something in a table is not used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reason {
     Damaged(wire::Damage),
@@ -342,7 +343,7 @@ impl Nbft {
         with(Primary::Selected).or_else(|| with(Primary::NotIndicated)).or_else(|| with(Primary::Unselected))
     }
 
-    /// All connections that the tables ask for, each once, [`PATHS_MAX`] at most; those over a primary interface first.
+    /// All connections that the tables ask for, each once, `PATHS_MAX` at most; those over a primary interface first.
     pub fn paths(&self) -> Vec<Path<'_>> {
         let mut paths: Vec<Path<'_>> = Vec::new();
         for (table, subsystem, hfi, primary) in self.wanted() {

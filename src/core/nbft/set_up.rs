@@ -22,6 +22,7 @@ const ROUTES_MAX: usize = 64;
 /// The longest name of an interface, in bytes.
 const NAME_MAX: usize = 15;
 
+/// A change of the network, for the helper to make.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     SwitchOn {

@@ -139,6 +139,7 @@ pub struct Damage {
     pub problem: Problem,
 }
 
+/// What is wrong with a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Problem {
     OutsideHeap,

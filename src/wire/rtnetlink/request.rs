@@ -55,6 +55,7 @@ pub fn all_links() -> Vec<u8> {
     message(RTM_GETLINK, NLM_F_DUMP, &[0; 16], &[])
 }
 
+/// Asks for all addresses.
 pub fn all_addresses() -> Vec<u8> {
     message(RTM_GETADDR, NLM_F_DUMP, &[0; 8], &[])
 }
@@ -88,6 +89,7 @@ pub fn add_address(interface: u32, ip: IpAddr, prefix: u8) -> Vec<u8> {
     message(RTM_NEWADDR, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, &header, &attributes)
 }
 
+/// Adds a route.
 pub fn add_route(route: &Route) -> Vec<u8> {
     let (family, gateway) = family_and_bytes(route.gateway);
     let destination = route.destination.map(|ip| family_and_bytes(ip).1);
