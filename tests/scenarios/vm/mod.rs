@@ -5,9 +5,11 @@
 
 mod copies;
 mod initramfs;
+mod installed;
 mod machine;
 mod pair;
 
+pub use installed::{PACKAGES, installed};
 pub use pair::{Initramfs, OFF, Pair, ROLE, Role};
 
 use crate::guest::{self, Guest};
