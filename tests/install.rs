@@ -238,3 +238,43 @@ fn what_makes_no_sense_is_refused_before_anything_is_written() {
         assert_eq!(tree.files(), BTreeSet::new(), "{arguments:?}");
     }
 }
+
+/// What abuild does with the functions of the APKBUILD, as far as that can be done without it: each in a shell like Alpine's.
+#[test]
+fn the_apkbuild_packages_a_tree_for_openrc() {
+    let tree = Tree::new("alpine");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let program = tree.at("source/target/release");
+    fs::create_dir_all(&program).unwrap();
+    for entry in ["init", "etc", "completions", "packaging"] {
+        std::os::unix::fs::symlink(source.join(entry), tree.at("source").join(entry)).unwrap();
+    }
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_stas"), program.join("stas")).unwrap();
+    let script =
+        "set -e; cd \"$1/source\"; pkgdir=$1/package; . packaging/alpine/APKBUILD; package; echo \"$pkgname $pkgver\"";
+    let output = Command::new("busybox").args(["sh", "-c", script, "sh"]).arg(&tree.0).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), format!("stas {}\n", env!("CARGO_PKG_VERSION")));
+    for path in [
+        "usr/sbin/stas",
+        "etc/init.d/stas",
+        "etc/stas/stafd.conf",
+        "usr/share/dbus-1/system.d/org.nvmexpress.staf.conf",
+    ] {
+        assert!(tree.at("package").join(path).exists(), "{path}");
+    }
+}
+
+/// A release has one version, in whatever package.
+#[test]
+fn packages_have_the_version_of_the_program() {
+    let version = env!("CARGO_PKG_VERSION");
+    for (file, line) in [
+        ("debian/changelog", format!("stas ({version}-")),
+        ("rpm/stas.spec", format!("\nVersion:        {version}\n")),
+        ("alpine/APKBUILD", format!("\npkgver={version}\n")),
+    ] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging").join(file);
+        assert!(fs::read_to_string(path).unwrap().contains(&line), "{file}: {line}");
+    }
+}

@@ -226,6 +226,112 @@ host-iface = \"eth9\"
         assert!(findings.iter().all(|finding| finding.severity == Severity::Warning), "{findings:?}");
     }
 
+    /// Of the three files of nvme-stas 2.4: section, key, default, and another value.
+    const FINDERS: &[[&str; 4]] = &[
+        ["Global", "tron", "false", "true"],
+        ["Global", "hdr-digest", "false", "true"],
+        ["Global", "data-digest", "false", "true"],
+        ["Global", "kato", "30", "45"],
+        ["Global", "queue-size", "128", "16"],
+        ["Global", "reconnect-delay", "10", "5"],
+        ["Global", "ctrl-loss-tmo", "600", "-1"],
+        ["Global", "disable-sqflow", "false", "true"],
+        ["Global", "ignore-iface", "false", "true"],
+        ["Global", "ip-family", "ipv4+ipv6", "ipv6"],
+        ["Global", "pleo", "enabled", "disabled"],
+        ["Service Discovery", "zeroconf", "enabled", "disabled"],
+        ["Discovery controller connection management", "persistent-connections", "true", "false"],
+        ["Discovery controller connection management", "zeroconf-connections-persistence", "72hours", "3 days 5 hours"],
+        ["Controllers", "controller", "", "transport=tcp;traddr=localhost;trsvcid=8009"],
+        ["Controllers", "exclude", "", "transport=tcp;traddr=fe80::2c6e:dee7:857:26bb # one address"],
+    ];
+    const CONNECTORS: &[[&str; 4]] = &[
+        ["Global", "tron", "false", "True"],
+        ["Global", "hdr-digest", "false", "true"],
+        ["Global", "data-digest", "false", "true"],
+        ["Global", "kato", "120", "0"],
+        ["Global", "nr-io-queues", "1", "8"],
+        ["Global", "nr-write-queues", "0", "2"],
+        ["Global", "nr-poll-queues", "0", "3"],
+        ["Global", "queue-size", "128", "1024"],
+        ["Global", "reconnect-delay", "10", "20"],
+        ["Global", "ctrl-loss-tmo", "600", "0"],
+        ["Global", "disable-sqflow", "false", "true"],
+        ["Global", "ignore-iface", "false", "true"],
+        ["Global", "ip-family", "ipv4+ipv6", "ipv4"],
+        ["I/O controller connection management", "disconnect-scope", "only-stas-connections", "no-disconnect"],
+        ["I/O controller connection management", "disconnect-trtypes", "tcp", "tcp+rdma+fc"],
+        ["I/O controller connection management", "connect-attempts-on-ncc", "0", "4"],
+        ["Controllers", "controller", "", "transport=fc;traddr=nn-0x1:pn-0x2;host-traddr=nn-0x3:pn-0x4;nqn=nqn.empire"],
+        ["Controllers", "exclude", "", "host-iface=enp0s8"],
+    ];
+    const HOSTS: &[[&str; 4]] = &[
+        ["Host", "nqn", "file:///etc/nvme/hostnqn", "nqn.2014-08.org.example:host"],
+        ["Host", "id", "file:///etc/nvme/hostid", "f0e1d2c3-b4a5-4697-8879-6a5b4c3d2e1f"],
+        ["Host", "key", "file:///etc/nvme/hostkey", "file:///root/hostkey"],
+        ["Host", "symname", "", "rack 7"],
+    ];
+
+    /// What may stand in one controller.
+    const OF_CONTROLLER: &[[&str; 2]] = &[
+        ["nqn", "nqn.2014-08.org.example:storage"],
+        ["trsvcid", "4420"],
+        ["host-traddr", "192.0.2.2"],
+        ["host-iface", "enp0s8"],
+        ["host-nqn", "nqn.2014-08.org.example:host"],
+        ["dhchap-secret", "DHHC-1:00:MTExMTExMTExMTExMTExMTExMTExMTExMTExMTExMTGxWMnb:"],
+        ["dhchap-ctrl-secret", "DHHC-1:00:MTExMTExMTExMTExMTExMTExMTExMTExMTExMTExMTGxWMnb:"],
+        ["hdr-digest", "true"],
+        ["data-digest", "true"],
+        ["nr-io-queues", "4"],
+        ["nr-write-queues", "1"],
+        ["nr-poll-queues", "1"],
+        ["queue-size", "64"],
+        ["kato", "7"],
+        ["reconnect-delay", "3"],
+        ["ctrl-loss-tmo", "-1"],
+        ["disable-sqflow", "true"],
+    ];
+
+    #[track_caller]
+    fn means_the_same(text: &str) -> String {
+        let (toml, findings) = converted(text);
+        let remarks: Vec<_> = findings
+            .iter()
+            .filter(|finding| !finding.message.contains("what follows # is taken as a comment"))
+            .collect();
+        assert!(remarks.is_empty(), "{text}{remarks:?}");
+        toml
+    }
+
+    #[test]
+    fn nothing_of_nvme_stas_files_is_lost() {
+        for file in [FINDERS, CONNECTORS, HOSTS] {
+            let mut all = [String::new(), String::new()];
+            for [section, key, default, other] in file {
+                let texts = [default, other].map(|value| format!("[{section}]\n{key}={value}\n"));
+                let toml = texts.each_ref().map(|text| means_the_same(text));
+                assert_ne!(toml[0], toml[1], "{key}");
+                assert!(toml[1].contains(key), "{key}: {}", toml[1]);
+                all.iter_mut().zip(texts).for_each(|(all, text)| *all += &text);
+            }
+            for text in all {
+                let toml = means_the_same(&text);
+                let missing = file.iter().find(|[_, key, value, _]| !value.is_empty() && !toml.contains(key));
+                assert_eq!(missing, None, "{toml}");
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_of_a_controller_is_lost() {
+        let line = OF_CONTROLLER.iter().map(|pair| pair.join("=")).collect::<Vec<_>>().join(";");
+        let toml = means_the_same(&format!("[Controllers]\ncontroller=transport=tcp;traddr=192.0.2.1;{line}\n"));
+        for [key, _] in OF_CONTROLLER {
+            assert!(toml.contains(&format!("\n{key} = ")), "{key}: {toml}");
+        }
+    }
+
     #[test]
     fn a_result_that_cannot_be_used_is_an_error() {
         let (_, findings) = converted("[Controllers]\ncontroller=transport=tcp\n");

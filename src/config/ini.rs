@@ -20,7 +20,7 @@ pub(super) fn is_ini(text: &str) -> bool {
 /// Every key with its value, in the order of the file. What is not understood is reported and left out.
 pub(super) fn read(text: &str, report: &mut Report<'_>) -> Vec<Entry> {
     let mut entries = Reader::over(text, report).entries;
-    entries.retain_mut(|entry| modernise(entry, report));
+    entries.retain_mut(|entry| !is_placeholder(entry) && modernise(entry, report));
     for entry in &mut entries {
         if entry.section.as_deref() == Some(CONTROLLERS) {
             split_controller(entry, report);
@@ -134,7 +134,12 @@ fn section_header(line: &str) -> Option<&str> {
     line.strip_prefix('[')?.split_once(']').map(|(name, _)| name).filter(|name| !name.is_empty())
 }
 
-/// Keys that earlier releases of nvme-stas had: translated where they still mean something. False drops the entry.
+/// `controller=` and `exclude=` without a value: how the files that nvme-stas ships show that there are none.
+fn is_placeholder(entry: &Entry) -> bool {
+    entry.section.as_deref() == Some(CONTROLLERS) && entry.value == Value::Bare(String::new())
+}
+
+/// Keys that other releases of nvme-stas have: translated where they still mean something. False drops the entry.
 fn modernise(entry: &mut Entry, report: &mut Report<'_>) -> bool {
     let section = entry.section.as_deref().unwrap_or_default();
     let no_effect = match (section, entry.key.as_str()) {
@@ -151,6 +156,15 @@ fn modernise(entry: &mut Entry, report: &mut Report<'_>) -> bool {
             report.warning(entry.line, "persistent-connections", message);
             return true;
         }
+        // Release 3, whose files are no more at these paths, but may have been copied.
+        (DISCOVERY_MANAGEMENT, "dc-giveup-timeout") => {
+            renamed(entry, "zeroconf-connections-persistence", |span| span.replace("infinity", "-1"), report);
+            return true;
+        }
+        (DISCOVERY_MANAGEMENT, "epcsd-poll-interval-minutes") => {
+            renamed(entry, "polling-interval", |minutes| format!("{minutes}min"), report);
+            return true;
+        }
         (GLOBAL, "udev-rule") => {
             "no longer has an effect: the udev rule of nvme-cli is always overridden while the daemon runs".to_owned()
         }
@@ -161,6 +175,15 @@ fn modernise(entry: &mut Entry, report: &mut Report<'_>) -> bool {
     };
     report.warning(entry.line, &entry.key, no_effect);
     false
+}
+
+/// A key of nvme-stas 3 that has another name here.
+fn renamed(entry: &mut Entry, to: &str, value: impl Fn(&str) -> String, report: &mut Report<'_>) {
+    report.warning(entry.line, &entry.key, format!("taken as {to}, its name here"));
+    if let Value::Bare(text) = &mut entry.value {
+        *text = value(text);
+    }
+    entry.key = to.to_owned();
 }
 
 /// Turns the `transport=tcp;traddr=…` of a controller or an exclusion into a table.
@@ -271,6 +294,21 @@ mod tests {
         let keys: Vec<&str> = entries.iter().map(|(key, ..)| key.as_str()).collect();
         assert_eq!(keys, ["persistent-connections", "exclude"]);
         assert_eq!(findings.len(), 4);
+    }
+
+    #[test]
+    fn keys_of_release_3_are_translated() {
+        let (entries, findings) = read_all(
+            "[Discovery controller connection management]\ndc-giveup-timeout=infinity\nepcsd-poll-interval-minutes=5\n",
+        );
+        let expected = [bare("zeroconf-connections-persistence", "-1", 2), bare("polling-interval", "5min", 3)];
+        assert_eq!(entries, expected);
+        assert_eq!(findings.len(), 2);
+    }
+
+    #[test]
+    fn no_controller_is_none() {
+        assert_eq!(read_all("[Controllers]\ncontroller=\nexclude =\n"), (vec![], vec![]));
     }
 
     #[test]

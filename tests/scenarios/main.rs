@@ -51,6 +51,7 @@ mod notify;
 mod one_process;
 mod options;
 mod outage;
+mod package;
 mod pages;
 mod polling;
 mod referrals;

@@ -49,6 +49,18 @@ pub fn is_here() -> bool {
 
 /// Runs a scenario, reports its result to the host, and ends the process: it was the machine's only purpose.
 pub fn run<F: FnOnce(&Guest)>(body: F) -> ! {
+    play(body);
+    report("passed");
+    exit(0);
+}
+
+/// Runs what comes before a scenario, and ends the process.
+pub fn prepare<F: FnOnce(&Guest)>(body: F) -> ! {
+    play(body);
+    exit(0);
+}
+
+fn play<F: FnOnce(&Guest)>(body: F) {
     std::panic::set_hook(Box::new(|panic| {
         panic.to_string().lines().for_each(|line| report(&format!("failure {line}")));
         say(&panic.to_string());
@@ -62,8 +74,6 @@ pub fn run<F: FnOnce(&Guest)>(body: F) -> ! {
         report(&format!("failure the guest's kernel complained: {complaint}"));
         exit(1);
     }
-    report("passed");
-    exit(0);
 }
 
 /// The machine a scenario runs in.

@@ -5,10 +5,12 @@
 
 mod copies;
 mod initramfs;
+mod installed;
 mod machine;
 mod pair;
 
 pub use initramfs::write_compared;
+pub use installed::{PACKAGES, installed};
 pub use pair::{Initramfs, OFF, Pair, ROLE, Role};
 
 use crate::guest::{self, Guest};

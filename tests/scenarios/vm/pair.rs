@@ -32,7 +32,7 @@ impl Role {
         }
     }
 
-    fn here() -> Option<Role> {
+    pub(super) fn here() -> Option<Role> {
         let name = std::env::var(ROLE).ok()?;
         [Role::Target, Role::Booted].into_iter().find(|role| role.name() == name)
     }
