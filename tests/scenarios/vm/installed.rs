@@ -115,6 +115,7 @@ fn boot(test: &str) -> Result<(), String> {
         limit: LIMIT,
         log: &log,
         narrated: false,
+        counts_instructions: false,
     };
     let report = machine.run();
     let _ = fs::remove_file(image);
