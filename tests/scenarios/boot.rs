@@ -223,11 +223,11 @@ fn a_boot_without_a_table_has_nothing_to_do_and_one_without_a_key_is_refused() {
         assert!(refused.code == Some(4) && refused.stderr.contains(why), "{}", refused.stderr);
         assert!(guest.controllers().is_empty());
 
-        // TLS is shaken hands for by another program. Without it nothing is connected, rather than without TLS.
+        // Where the table requires TLS and there is no key for it, nothing is connected, rather than something without TLS.
         table.security[0].flags = 1 | 0x40;
         fs::write("/tls", table.bytes()).unwrap();
         let mut stas = guest.spawn("stas", &["boot", "--nbft", "/tls", "--deadline", "0"]);
-        stas.wait_log("TLS needs the tlshd service, which does not run", SOON);
+        stas.wait_log("the keyring has no pre-shared key for this host and this controller", SOON);
         assert!(stas.is_running() && guest.controllers().is_empty());
         stas.terminate();
 

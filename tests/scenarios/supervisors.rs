@@ -52,6 +52,9 @@ fn runit_and_s6_keep_it_running() {
         for file in ["hostnqn", "hostid"] {
             fs::remove_file(format!("/etc/nvme/{file}")).unwrap();
         }
+        let disks = ["a", "b"].map(|letter| guest.target().subsystem(&nqn(letter)));
+        let ports = [8009, 8010].map(|port| guest.target().tcp_port("127.0.0.1", port));
+        ports.iter().zip(&disks).for_each(|(port, disk)| port.link(disk));
         for supervisor in [RUNIT, S6] {
             supervises(guest, &debian, &supervisor);
         }
@@ -59,11 +62,7 @@ fn runit_and_s6_keep_it_running() {
 }
 
 fn supervises(guest: &Guest, debian: &Debian<'_>, supervisor: &Supervisor) {
-    let name = supervisor.files.replace('/', "-");
-    let [a, b] = ["a", "b"].map(|letter| guest.target().subsystem(&nqn(&format!("{name}-{letter}"))));
-    let ports = [8009, 8010].map(|port| guest.target().tcp_port("127.0.0.1", port));
-    ports[0].link(&a);
-    ports[1].link(&b);
+    let [a, b] = ["a", "b"].map(nqn);
     guest.write(STAFD_CONF, &controller("127.0.0.1", 8009));
     let service = format!("{}/stas", supervisor.scan[1]);
     fs::create_dir_all(supervisor.scan[1]).unwrap();
@@ -73,11 +72,11 @@ fn supervises(guest: &Guest, debian: &Debian<'_>, supervisor: &Supervisor) {
     let pid = || (supervisor.pid)(debian, &service).filter(|pid| is_daemon(*pid));
 
     let scan = debian.spawn(supervisor.scan[0], &supervisor.scan[1..]);
-    guest.wait_for_storage(&[&a.nqn], PATIENCE);
+    guest.wait_for_storage(&[&a], PATIENCE);
     assert!(Path::new("/etc/nvme/hostnqn").exists() && Path::new("/etc/nvme/hostid").exists());
     guest.write(STAFD_CONF, &[8009, 8010].map(|port| controller("127.0.0.1", port)).concat());
     tell(supervisor.reload);
-    let both = guest.wait_for_storage(&[&a.nqn, &b.nqn], PATIENCE);
+    let both = guest.wait_for_storage(&[&a, &b], PATIENCE);
 
     let first = pid().expect("the daemon runs");
     guest.run("kill", &["-9", &first.to_string()]).ok();
@@ -89,10 +88,7 @@ fn supervises(guest: &Guest, debian: &Debian<'_>, supervisor: &Supervisor) {
     guest.wait_until("it has stopped", PATIENCE, || pid().is_none());
     guest.assert_untouched(&both);
     scan.terminate();
-    for disk in &both {
-        guest.disconnect(&disk.name);
-    }
-    drop(ports);
+    guest.controllers().iter().for_each(|controller| guest.disconnect(&controller.name));
 }
 
 fn is_daemon(pid: u32) -> bool {

@@ -47,7 +47,7 @@ impl Debian<'_> {
     #[track_caller]
     pub fn spawn(&self, program: &str, arguments: &[&str]) -> Daemon {
         let name = format!("Debian's {}", Path::new(program).file_name().unwrap_or_default().display());
-        let path = format!("{OURS}:/usr/sbin:/usr/bin");
+        let path = format!("{OURS}:/usr/sbin:/usr/bin:/sbin:/bin");
         self.guest.spawn_command(&name, Command::new("chroot").args([ROOT, program]).args(arguments).env("PATH", path))
     }
 
