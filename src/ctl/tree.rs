@@ -287,6 +287,10 @@ impl Tree {
             let below = self.not_listed.iter().map(subsystem_node).collect();
             branches.push(Node { line: "not listed by a discovery controller".to_owned(), below });
         }
+        if branches.is_empty() {
+            let line = "no controllers: none is configured, announced, or asked for by the firmware".to_owned();
+            branches.push(Node { line, below: Vec::new() });
+        }
         let symname = if self.host.symname.is_empty() { String::new() } else { format!("  {}", self.host.symname) };
         let mut text = printable(&format!("host {}{symname}", self.host.hostnqn)) + "\n";
         draw(&branches, "", lines, &mut text);

@@ -111,3 +111,12 @@ fn what_is_kept_says_why() {
     assert!(tree.text(Lines::Unicode).contains("192.0.2.9:4420  connecting, kept: /dev/nvme9n1 is mounted on /data\n"));
     assert_eq!(tree.json().matches(r#""kept":"/dev"#).count(), 1);
 }
+
+#[test]
+fn an_empty_tree_says_why() {
+    let nothing = build(&Json::parse(INFO).unwrap(), &Json::List(vec![]), Some(&[]), &Fake).text(Lines::Ascii);
+    assert!(
+        nothing.ends_with("`- no controllers: none is configured, announced, or asked for by the firmware\n"),
+        "{nothing}"
+    );
+}

@@ -70,8 +70,8 @@ impl Daemon {
             requests.wait_for_configuration().map_err(|why| format!("the configuration cannot be read: {why}"))?;
         let excluded = std::mem::take(&mut configuration.exclusions);
         let host = boot.and_then(|_| firmware.host());
-        let settings =
-            Settings::new(program, configuration, host).ok_or("the configuration cannot be used, see above")?;
+        let settings = Settings::new(program, configuration, host)
+            .ok_or("the configuration cannot be used, see above; `stasadm check` tells when it can")?;
         let served = Served::new(&program.bus_roles());
         let mut private = PrivateServer::new(directory, served.clone(), poll.registry(), PRIVATE).map_err(|error| {
             match error.kind() {
