@@ -1,11 +1,23 @@
-//! What the pure parts cost, for the benchmark (`tests/bench`): a discovery log page from its bytes to the paths in it, and one
-//! event in the state machines by how many controllers they have. Lines of a Markdown table, with ratios within one run.
+//! What the pure parts cost: a discovery log page from its bytes to the paths in it, one event in the state machines by how many
+//! controllers they have, and what of that is done again when nothing has changed.
+//!
+//! For the benchmark: `cargo test --release --test measure -- --ignored --nocapture --test-threads=1` prints rows of a Markdown
+//! table, `| figure | measured | compared to | ratio | goal |`, and nothing else that begins with `|`; medians, and ratios within
+//! one run.
+//!
+//! `instructions` (needs valgrind) counts instead of timing, so that it can say on any machine whether something became more work:
+//! it fails when a count is more than 5 % above the one in `measure.counts`, which is good for one version of rustc.
+//! `UPDATE=1` writes that file anew.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::hint::black_box;
+use std::path::Path;
+use std::process::Command;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use stas::bus::message;
+use stas::config::parse_finder;
 use stas::config::settings::{Common, ConnectOptions, ConnectorSettings, ControllerEntry, FinderSettings};
 use stas::core::device::{ControllerKind, Device};
 use stas::core::links::LinkId;
@@ -13,43 +25,66 @@ use stas::core::page::{Contents, Page};
 use stas::core::tid::{DISCOVERY_NQN, Spelling, Transport, TransportId};
 use stas::core::{Action, Event, Machine, Roles};
 use stas::helper::message::Capabilities;
+use stas::wire::uevent::Uevent;
 
 const ROUNDS: usize = 21;
 /// Entries of one log page.
 const ENTRIES: usize = 4000;
 const PER_SOURCE: usize = 10_000;
 
-#[test]
-#[ignore = "a benchmark: run tests/bench"]
-fn pages() {
-    let bytes: Box<[u8]> = page(0, ENTRIES).into();
-    let from =
-        TransportId::new(Transport::Tcp, Spelling { traddr: "192.0.2.1", trsvcid: "8009", ..Spelling::default() });
-    let old = Page::new(bytes.clone()).unwrap();
-    let copying = median(|| drop(black_box(black_box(&bytes).clone())));
-    let reading = |bytes: &[u8]| {
-        let page = Page::new(bytes.into()).unwrap();
-        let contents = Contents::of_page(&page, &from);
-        assert_eq!(contents.paths.len(), ENTRIES);
-    };
-    let reading = median(|| reading(black_box(&bytes)));
-    let comparing = median(|| assert!(black_box(&old) == black_box(&Page::new(bytes.clone()).unwrap())));
-    let rate = |time: Duration| ENTRIES as f64 / time.as_secs_f64() / 1e6;
-    println!(
-        "| log page of {ENTRIES} entries: bytes to paths | memcpy of the bytes, {copying:.0?} | {reading:.0?} | {:.1} × | ≥ 1 million entries/s: {:.2} |",
-        ratio(reading, copying),
-        rate(reading)
-    );
-    println!(
-        "| the same page once more: seen to be the same | memcpy of the bytes, {copying:.0?} | {comparing:.0?} | {:.1} × | {:.1} million entries/s |",
-        ratio(comparing, copying),
-        rate(comparing)
-    );
+/// In a line of its own: the test harness has begun one with the test's name.
+fn begin() {
+    println!();
+}
+
+fn row(figure: &str, measured: &str, compared_to: &str, ratio: f64, goal: &str) {
+    println!("| {figure} | {measured} | {compared_to} | {ratio:.1} × | {goal} |");
 }
 
 #[test]
-#[ignore = "a benchmark: run tests/bench"]
+#[ignore = "a benchmark: see above"]
+fn pages() {
+    begin();
+    let bytes: Box<[u8]> = page(0, ENTRIES).into();
+    let from = lister();
+    let old = Page::new(bytes.clone()).unwrap();
+    let known = Contents::of_page(&old, &from);
+    let mut changed = bytes.clone();
+    changed[1024 * (ENTRIES / 2) + 3] ^= 4;
+    let changed = Page::new(changed).unwrap();
+    let mut copy = bytes.clone();
+
+    let copying = median(|| black_box(&mut copy).copy_from_slice(black_box(&bytes)));
+    let reading = median(|| {
+        let contents = Contents::of_page(black_box(&old), &from);
+        assert_eq!(contents.paths.len(), ENTRIES);
+    });
+    let again = median(|| {
+        let contents = known.of_next_page(&old, black_box(&changed), &from);
+        assert_eq!(contents.paths.len(), ENTRIES);
+    });
+    let same = Page::new(bytes.clone()).unwrap();
+    let comparing = median(|| assert!(black_box(&old) == black_box(&same)));
+    for (figure, time, goal) in [
+        ("parsed and listed", reading, "≥ 1 million entries/s"),
+        ("one entry changed", again, "no unchanged entry is read again"),
+        ("nothing changed", comparing, "about memcmp"),
+    ] {
+        let rate = ENTRIES as f64 / time.as_secs_f64() / 1e6;
+        row(
+            &format!("log page of {ENTRIES} entries, {figure}"),
+            &format!("{time:.0?}, {rate:.2} million entries/s"),
+            &format!("memcpy of the bytes, {copying:.0?}"),
+            ratio(time, copying),
+            goal,
+        );
+    }
+}
+
+#[test]
+#[ignore = "a benchmark: see above"]
 fn events() {
+    begin();
     let mut first = None;
     for count in [100, 10_000, 100_000] {
         let mut world = World::with(count);
@@ -62,12 +97,130 @@ fn events() {
         });
         let event = took / 300;
         let first = *first.get_or_insert(event);
-        println!(
-            "| one event in `core/` with {count} controllers | 100 controllers, {first:.2?} | {event:.2?} | {:.1} × | log n: {:.1} × |",
+        row(
+            &format!("one event in `core/` with {count} controllers"),
+            &format!("{event:.2?}"),
+            &format!("100 controllers, {first:.2?}"),
             ratio(event, first),
-            (count as f64).ln() / 100f64.ln()
+            &format!("≤ {:.1} × (log n)", (count as f64).ln() / 100f64.ln()),
         );
     }
+}
+
+// ---- instruction counts ----------------------------------------------------------------------------------------------
+
+/// Sets itself up and hands out what is done over and over.
+type Part = fn() -> Box<dyn FnMut()>;
+
+/// What is counted.
+const PARTS: [(&str, Part); 6] = [
+    ("log page of 1000 entries", || {
+        let (page, from) = (Page::new(page(0, 1000).into()).unwrap(), lister());
+        Box::new(move || drop(black_box(Contents::of_page(black_box(&page), &from))))
+    }),
+    ("the same with one entry changed", || {
+        let (old, mut bytes, from) = (Page::new(page(0, 1000).into()).unwrap(), page(0, 1000), lister());
+        bytes[1024 * 500 + 3] ^= 4;
+        let (new, known) = (Page::new(bytes.into()).unwrap(), Contents::of_page(&old, &from));
+        Box::new(move || drop(black_box(known.of_next_page(&old, black_box(&new), &from))))
+    }),
+    ("one of 1000 controllers lost and connected again", || {
+        let (mut world, mut round) = (World::with(1000), 0);
+        Box::new(move || {
+            round += 7919;
+            world.lose_and_return(round % 1000);
+        })
+    }),
+    ("uevent", || {
+        const UEVENT: &[u8] =
+            b"change@/devices/virtual/nvme-fabrics/ctl/nvme0\0ACTION=change\0DEVPATH=/devices/virtual/nvme-fabrics/\
+            ctl/nvme0\0SUBSYSTEM=nvme\0NVME_AEN=0x70f002\0NVME_TRTYPE=tcp\0NVME_TRADDR=192.0.2.1\0NVME_TRSVCID=8009\0\
+            NVME_HOST_TRADDR=none\0NVME_HOST_IFACE=none\0MAJOR=240\0MINOR=0\0DEVNAME=nvme0\0SEQNUM=4711\0";
+        Box::new(|| {
+            black_box(Uevent::parse(black_box(UEVENT)).unwrap().nvme_event());
+        })
+    }),
+    ("D-Bus call", || {
+        let mut call =
+            message::call("org.nvmexpress.staf", "/org/nvmexpress/staf", "org.nvmexpress.staf", "get_all_log_pages");
+        call.body.push_param(true).unwrap();
+        let bytes = message::encode(&call, 7).unwrap();
+        Box::new(move || drop(black_box(message::parse(black_box(&bytes)).unwrap())))
+    }),
+    ("configuration of 100 controllers", || {
+        let controller =
+            |number| format!("[[controller]]\ntransport = \"tcp\"\ntraddr = \"192.0.2.{number}\"\nkato = 10\n");
+        let text: String = (1..=100).map(controller).collect();
+        Box::new(move || drop(black_box(parse_finder(black_box(&text), Path::new("stafd.conf")).unwrap())))
+    }),
+];
+
+const PART: &str = "STAS_MEASURED_PART";
+const TIMES: &str = "STAS_MEASURED_TIMES";
+
+#[test]
+#[ignore = "takes valgrind: see above"]
+fn instructions() {
+    begin();
+    const COUNTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/measure.counts");
+    let rustc = Command::new("rustc").arg("--version").output().unwrap();
+    let rustc = String::from_utf8(rustc.stdout).unwrap().trim().to_owned();
+    let known = std::fs::read_to_string(COUNTS).unwrap_or_default();
+    let mut lines = known.lines();
+    let update = std::env::var_os("UPDATE").is_some();
+    if !update && lines.next() != Some(&rustc) {
+        return println!("skipped: measure.counts is not of this toolchain, {rustc}");
+    }
+    let known: BTreeMap<&str, u64> =
+        lines.filter_map(|line| line.split_once('\t')).map(|(count, part)| (part, count.parse().unwrap())).collect();
+    let mut written = format!("{rustc}\n");
+    let mut grown = Vec::new();
+    for (part, _) in PARTS {
+        // What is done once, the test harness included, drops out.
+        let count = (count_instructions(part, 12) - count_instructions(part, 2)) / 10;
+        written += &format!("{count}\t{part}\n");
+        let before = known.get(part).copied().unwrap_or(count);
+        let ratio = count as f64 / before as f64;
+        row(&format!("instructions: {part}"), &count.to_string(), &before.to_string(), ratio, "≤ 1.05 ×");
+        if ratio > 1.05 {
+            grown.push(part);
+        }
+    }
+    if update {
+        std::fs::write(COUNTS, written).unwrap();
+    } else {
+        assert!(grown.is_empty(), "more instructions than in {COUNTS}: {grown:?}");
+    }
+}
+
+/// By running this very program under valgrind.
+fn count_instructions(part: &str, times: u32) -> u64 {
+    let output = Command::new("valgrind")
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "counted", "--ignored", "--test-threads=1"])
+        .env(PART, part)
+        .env(TIMES, times.to_string())
+        .output()
+        .expect("valgrind is to be installed");
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    let count = words.lines().find_map(|line| line.split_once("Collected : "));
+    count.unwrap_or_else(|| panic!("{words}")).1.trim().parse().unwrap()
+}
+
+/// What [`count_instructions`] runs.
+#[test]
+#[ignore = "part of `instructions`"]
+fn counted() {
+    let Ok(wanted) = std::env::var(PART) else { return };
+    let (_, part) = PARTS.into_iter().find(|(part, _)| *part == wanted).unwrap();
+    let times = std::env::var(TIMES).unwrap().parse().unwrap();
+    let mut part = part();
+    (0..times).for_each(|_| part());
+}
+
+fn lister() -> TransportId {
+    TransportId::new(Transport::Tcp, Spelling { traddr: "192.0.2.1", trsvcid: "8009", ..Spelling::default() })
 }
 
 fn ratio(one: Duration, other: Duration) -> f64 {

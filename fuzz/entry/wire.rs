@@ -33,7 +33,7 @@ fn leads_somewhere(data: &[u8]) {
     let lister = Spelling { traddr: "fe80::1%eth0", trsvcid: "8009", host_iface: "eth0", ..Spelling::default() };
     let lister = TransportId::new(Transport::Tcp, lister);
     let Ok(page) = Page::new(data.into()) else { panic!("it was a page a moment ago") };
-    let Contents { paths, referrals, complaints } = Contents::of_page(&page, &lister);
+    let Contents { paths, referrals, complaints, .. } = Contents::of_page(&page, &lister);
     assert!(paths.len() + referrals.len() + complaints.len() <= page.entries().len());
     for tid in paths.keys().chain(&referrals) {
         assert!(is_usable_address(tid.transport(), tid.traddr()), "{tid}");

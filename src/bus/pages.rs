@@ -4,6 +4,8 @@
 //! read here was written by another process: unknown keys are ignored, missing ones that matter are an error, and memory
 //! stays within a small multiple of the message, because an entry needs its four mandatory keys.
 
+use std::rc::Rc;
+
 use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +13,7 @@ use super::ControllerId;
 use super::objects::Description;
 use crate::core::finder::Origin;
 pub use crate::core::finder::PageState;
+use crate::core::page::Page;
 use crate::wire::discovery::Entry;
 
 /// In a detailed description: the controller has been left and is read again after so long. Not known to nvme-stas.
@@ -190,6 +193,37 @@ pub fn to_json<'a>(pages: impl IntoIterator<Item = (&'a Description, &'a [EntryT
     serde_json::to_string(&pages).unwrap_or_else(|_| "[]".to_owned())
 }
 
+/// The answer to `get_all_log_pages` that was given last, and what it was made of: as long as that is the same, so is the answer.
+#[derive(Debug, Default)]
+pub struct AllPages {
+    of: Vec<(Description, Option<Rc<Page>>)>,
+    json: Option<Rc<str>>,
+}
+
+impl AllPages {
+    /// Puts nothing into words unless a description or a page is another one than last time.
+    pub fn json(&mut self, of: Vec<(Description, Option<Rc<Page>>)>) -> Rc<str> {
+        let is_same = |(one, other): (&Option<Rc<Page>>, &Option<Rc<Page>>)| match (one, other) {
+            (Some(one), Some(other)) => Rc::ptr_eq(one, other),
+            (one, other) => one.is_none() && other.is_none(),
+        };
+        let same = self.of.len() == of.len()
+            && self.of.iter().zip(&of).all(|(last, now)| last.0 == now.0 && is_same((&last.1, &now.1)));
+        match &self.json {
+            Some(json) if same => json.clone(),
+            _ => {
+                let texts = |page: &Option<Rc<Page>>| -> Vec<EntryText> {
+                    page.iter().flat_map(|page| page.entries()).map(EntryText::from).collect()
+                };
+                let pages: Vec<_> = of.iter().map(|(controller, page)| (controller, texts(page))).collect();
+                let json: Rc<str> = to_json(pages.iter().map(|(id, entries)| (*id, entries.as_slice()))).into();
+                (self.of, self.json) = (of, Some(json.clone()));
+                json
+            }
+        }
+    }
+}
+
 /// Serialises pairs as a map that keeps their order.
 pub fn in_order<S: Serializer>(pairs: &Description, serializer: S) -> Result<S::Ok, S::Error> {
     let mut map = serializer.serialize_map(Some(pairs.len()))?;
@@ -256,6 +290,33 @@ mod tests {
             r#""cntlid":"","asqsz":"","eflags":""}]}]"#
         );
         assert_eq!(json, expected);
+    }
+
+    #[test]
+    fn the_answer_is_made_anew_only_when_something_is_another() {
+        let page = || {
+            let mut bytes = vec![0; 1024 * 2001];
+            bytes[8..16].copy_from_slice(&2000u64.to_le_bytes());
+            Some(Rc::new(Page::new(bytes.into()).unwrap()))
+        };
+        let (one, other) = (page(), page());
+        let on = |device: &str| -> Description { vec![("device", device.into())] };
+        let mut all = AllPages::default();
+        let first = all.json(vec![(on("nvme0"), one.clone()), (on("nvme1"), None)]);
+        assert_eq!(["log-pages", "trtype"].map(|key| first.matches(key).count()), [2, 2000]);
+        assert!(Rc::ptr_eq(&first, &all.json(vec![(on("nvme0"), one.clone()), (on("nvme1"), None)])));
+        for of in [
+            vec![(on("nvme0"), one.clone())],
+            vec![(on("nvme0"), other.clone())],
+            vec![(on("nvme2"), other.clone())],
+            vec![(on("nvme2"), None)],
+            vec![],
+        ] {
+            let before = all.json(all.of.clone());
+            let after = all.json(of);
+            assert!(!Rc::ptr_eq(&before, &after));
+            assert!(Rc::ptr_eq(&after, &all.json(all.of.clone())));
+        }
     }
 
     #[test]

@@ -92,8 +92,10 @@ impl Connector {
     /// Takes in what a discovery controller says. Nothing is done about it yet: [`Connector::carry_out`] has to follow. Where
     /// several speak at a time, all of them are heard before anything goes.
     pub fn note(&mut self, source: &Rc<TransportId>, testimony: Testimony) -> Verdict {
-        let bound = |paths: Listing| {
-            paths.into_iter().map(|(path, terms)| (self.rules.policy.bound(&path, source), terms)).collect()
+        let policy = &self.rules.policy;
+        let bound = |paths: Rc<Listing>| match paths.keys().all(|path| policy.is_bound(path, source)) {
+            true => paths,
+            false => Rc::new(paths.iter().map(|(path, terms)| (policy.bound(path, source), *terms)).collect()),
         };
         let testimony = match testimony {
             Testimony::Fresh(paths) => Testimony::Fresh(bound(paths)),

@@ -27,9 +27,9 @@ use crate::core::tid::TransportId;
 #[derive(Debug)]
 pub enum Testimony {
     /// These paths, and no others, are in its complete and current log page.
-    Fresh(Listing),
+    Fresh(Rc<Listing>),
     /// It cannot be asked at present; this is what is left of its last page, perhaps nothing.
-    Stale(Listing),
+    Stale(Rc<Listing>),
     /// It was known from an announcement only, and has been neither announced nor connected for too long; or from
     /// referrals only, and the last one is gone. It has taken nothing back itself, so this is no evidence: what it
     /// listed is not wanted any more, but what is connected stays.
@@ -53,7 +53,7 @@ pub struct Verdict {
 #[derive(Debug, Default)]
 pub struct Ledger {
     by_path: BTreeMap<Rc<TransportId>, BTreeSet<Rc<TransportId>>>,
-    by_source: BTreeMap<Rc<TransportId>, Listing>,
+    by_source: BTreeMap<Rc<TransportId>, Rc<Listing>>,
     /// The discovery controllers that there are; `None` as long as nobody said.
     known: Option<BTreeSet<Rc<TransportId>>>,
     /// Those whose last word was a fresh page.
@@ -64,7 +64,7 @@ pub struct Ledger {
 impl Ledger {
     /// A path that an earlier run of this program knew from `source`. It stays in force until `source` is heard.
     pub fn remember(&mut self, source: &Rc<TransportId>, path: &Rc<TransportId>, terms: Terms) {
-        self.by_source.entry(source.clone()).or_default().insert(path.clone(), terms);
+        Rc::make_mut(self.by_source.entry(source.clone()).or_default()).insert(path.clone(), terms);
         self.by_path.entry(path.clone()).or_default().insert(source.clone());
     }
 
@@ -84,12 +84,14 @@ impl Ledger {
                     return verdict;
                 }
                 let mut all = self.by_source.get(source).cloned().unwrap_or_default();
-                all.extend(paths);
-                self.replace(source, all, &mut verdict);
+                if !Rc::ptr_eq(&all, &paths) {
+                    Rc::make_mut(&mut all).extend(paths.iter().map(|(path, terms)| (path.clone(), *terms)));
+                    self.replace(source, all, &mut verdict);
+                }
             }
             Testimony::Forgotten => {
                 self.fresh.remove(source);
-                self.replace(source, Listing::new(), &mut verdict);
+                self.replace(source, Rc::default(), &mut verdict);
                 verdict.abandoned = std::mem::take(&mut verdict.withdrawn);
             }
         }
@@ -106,8 +108,8 @@ impl Ledger {
         let listed = std::mem::take(&mut self.by_source);
         self.by_path.clear();
         for (source, paths) in listed {
-            for (path, terms) in paths {
-                self.remember(&source, &word(&path, &source), terms);
+            for (path, terms) in paths.iter() {
+                self.remember(&source, &word(path, &source), *terms);
             }
         }
     }
@@ -149,13 +151,16 @@ impl Ledger {
 
     fn void_dropped(&mut self, verdict: &mut Verdict) {
         while let Some(source) = self.succession.pop() {
-            self.replace(&source, Listing::new(), verdict);
+            self.replace(&source, Rc::default(), verdict);
         }
     }
 
     /// From now on `source` lists exactly these paths.
-    fn replace(&mut self, source: &Rc<TransportId>, now_listed: Listing, verdict: &mut Verdict) {
+    fn replace(&mut self, source: &Rc<TransportId>, now_listed: Rc<Listing>, verdict: &mut Verdict) {
         let before = self.by_source.get(source).cloned().unwrap_or_default();
+        if Rc::ptr_eq(&before, &now_listed) {
+            return;
+        }
         let touched = now_listed.iter().filter(|(path, terms)| before.get(*path) != Some(*terms)).map(|(path, _)| path);
         let touched = touched.chain(before.keys().filter(|path| !now_listed.contains_key(*path)));
         let touched: Vec<_> = touched.map(|path| (path.clone(), self.terms(path))).collect();
@@ -169,7 +174,7 @@ impl Ledger {
                 _ => {}
             }
         }
-        if self.by_source.get(source).is_some_and(Listing::is_empty) {
+        if self.by_source.get(source).is_some_and(|listing| listing.is_empty()) {
             self.by_source.remove(source);
         }
     }
@@ -235,11 +240,11 @@ mod tests {
     }
 
     fn fresh(paths: &[&str]) -> Testimony {
-        Testimony::Fresh(paths.iter().map(|nqn| (named(nqn), Terms::default())).collect())
+        Testimony::Fresh(paths.iter().map(|nqn| (named(nqn), Terms::default())).collect::<Listing>().into())
     }
 
     fn silent() -> Testimony {
-        Testimony::Stale(Listing::new())
+        Testimony::Stale(Rc::default())
     }
 
     fn withdrawn(paths: &[&str]) -> Verdict {
@@ -269,7 +274,7 @@ mod tests {
     fn a_stale_page_adds_but_does_not_withdraw() {
         let mut ledger = Ledger::default();
         ledger.hear(&named("dc"), fresh(&["a"]));
-        let stale = Testimony::Stale([(named("b"), Terms::default())].into());
+        let stale = Testimony::Stale(Listing::from([(named("b"), Terms::default())]).into());
         assert_eq!(ledger.hear(&named("dc"), stale).appeared, [named("b")]);
         assert_eq!(ledger.hear(&named("dc"), fresh(&["b"])), withdrawn(&["a"]));
     }

@@ -1,21 +1,19 @@
 //! Discovery log pages as the finder keeps them, and what their entries lead to: I/O controllers and other discovery
 //! controllers.
 
-use std::borrow::Cow;
-use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use crate::core::device::ControllerKind;
 use crate::core::terms::{Listing, Terms};
-use crate::core::tid::{DISCOVERY_NQN, NQN_MAX, Spelling, Transport, TransportId, is_usable_address, parse_ip};
+use crate::core::tid::{Address, DISCOVERY_NQN, NQN_MAX, Transport, TransportId};
 use crate::wire::discovery::{
     EFLAG_EPCSD, Entry, LogPage, PageError, SUBTYPE_CURRENT, SUBTYPE_NVME, SUBTYPE_REFERRAL, TRTYPE_FC, TRTYPE_LOOP,
     TRTYPE_RDMA, TRTYPE_TCP,
 };
 
 /// A whole log page, checked once.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 pub struct Page {
     bytes: Box<[u8]>,
 }
@@ -117,8 +115,8 @@ impl<'a> Listed<'a> {
                 (or(self.trsvcid, transport.default_discovery_trsvcid()), or(self.subnqn, DISCOVERY_NQN))
             }
         };
-        let traddr = self.zoned(from);
-        if !is_usable_address(transport, &traddr) || is_ambiguous(transport, &traddr) {
+        let address = self.address(transport, from);
+        if !address.is_usable() || address.is_link_local() && address.zone().is_none() {
             return Err(format!("{transport} address {:?} cannot be used", self.traddr));
         }
         if !is_nqn(subsysnqn) {
@@ -127,29 +125,27 @@ impl<'a> Listed<'a> {
         if kind == ControllerKind::Io && subsysnqn == DISCOVERY_NQN {
             return Err("a discovery subsystem is no storage".to_owned());
         }
-        if transport.is_ip() && !matches!(trsvcid.parse::<u16>(), Ok(1..)) {
-            return Err(format!("{trsvcid:?} is not a port"));
-        }
-        let spelling = Spelling {
-            traddr: &traddr,
-            trsvcid: if transport.is_ip() { trsvcid } else { "" },
-            subsysnqn,
-            host_traddr: if transport.is_ip() == from.transport().is_ip() { from.host_traddr() } else { "" },
-            host_iface: inherited_iface(transport, from),
-            host_nqn: from.host_nqn(),
+        let port = match transport.is_ip() {
+            true => Some(
+                trsvcid.parse().ok().filter(|port| *port != 0).ok_or_else(|| format!("{trsvcid:?} is not a port"))?,
+            ),
+            false => None,
         };
-        Ok(Some((kind, TransportId::new(transport, spelling))))
+        let host_traddr = if transport.is_ip() == from.transport().is_ip() { from.host_traddr() } else { "" };
+        let way = from.way(host_traddr, inherited_iface(transport, from));
+        Ok(Some((kind, TransportId::at_address(&address, port, subsysnqn, way))))
     }
 
     /// The address. A link-local one means something on one interface only, and who is not on this host cannot know its
     /// name: it is the one on which the discovery controller was reached.
-    fn zoned(&self, from: &'a TransportId) -> Cow<'a, str> {
-        let ours = parse_ip(from.traddr()).and_then(|(_, zone)| zone).unwrap_or(from.host_iface());
-        match parse_ip(self.traddr) {
-            Some((IpAddr::V6(ip), _)) if ip.is_unicast_link_local() && !ours.is_empty() => {
-                format!("{ip}%{ours}").into()
-            }
-            _ => self.traddr.into(),
+    fn address(&self, transport: Transport, from: &'a TransportId) -> Address<'a> {
+        let address = Address::new(transport, self.traddr);
+        if !address.is_link_local() {
+            return address;
+        }
+        match Address::new(from.transport(), from.traddr()).zone().unwrap_or(from.host_iface()) {
+            "" => address,
+            ours => address.in_zone(ours),
         }
     }
 }
@@ -162,11 +158,6 @@ pub fn inherited_iface(transport: Transport, from: &TransportId) -> &str {
     }
 }
 
-/// Link-local, and nobody knows on which interface.
-fn is_ambiguous(transport: Transport, traddr: &str) -> bool {
-    transport.is_ip() && matches!(parse_ip(traddr), Some((IpAddr::V6(ip), None)) if ip.is_unicast_link_local())
-}
-
 /// A name that may go to the kernel as a subsystem NQN.
 pub fn is_nqn(text: &str) -> bool {
     text.starts_with("nqn.")
@@ -174,42 +165,113 @@ pub fn is_nqn(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',')
 }
 
+/// What one entry of a page leads to.
+#[derive(Debug, Clone)]
+enum Target {
+    /// An I/O controller.
+    Path(Rc<TransportId>, Terms),
+    /// Another discovery controller.
+    Referral(Rc<TransportId>),
+    /// None but the discovery controller that lists it.
+    Lister,
+    /// What is wrong with it.
+    Nonsense(Rc<str>),
+}
+
+impl Target {
+    fn of(entry: &Entry, from: &TransportId) -> Target {
+        let target = Listed::from_wire(entry).and_then(|listed| Target::of_listed(&listed, from));
+        target.unwrap_or_else(|why| Target::Nonsense(complaint(entry, &why).into()))
+    }
+
+    fn of_listed(listed: &Listed<'_>, from: &TransportId) -> Result<Target, String> {
+        Ok(match listed.target(from)? {
+            Some((ControllerKind::Io, tid)) => {
+                let terms = Terms::new(tid.transport(), listed.treq, listed.eflags);
+                Target::Path(Rc::new(tid), terms)
+            }
+            Some((ControllerKind::Discovery, tid)) => Target::Referral(Rc::new(tid)),
+            None => Target::Lister,
+        })
+    }
+}
+
 /// What the entries of a page lead to.
 #[derive(Debug, Default)]
 pub struct Contents {
     /// I/O controllers.
-    pub paths: Listing,
+    pub paths: Rc<Listing>,
     /// Other discovery controllers.
     pub referrals: BTreeSet<Rc<TransportId>>,
     /// What is wrong with the rest.
-    pub complaints: BTreeSet<String>,
+    pub complaints: BTreeSet<Rc<str>>,
+    /// Entry by entry; empty unless they are those of a [`Page`].
+    targets: Vec<Target>,
 }
 
 impl Contents {
     pub fn of_page(page: &Page, from: &TransportId) -> Contents {
+        Contents::of_targets(page.entries().iter().map(|entry| Target::of(entry, from)).collect())
+    }
+
+    /// The contents of the page that came after this one, `before`, from the same controller. No entry that was in that one is
+    /// read again, wherever it is now.
+    pub fn of_next_page(&self, before: &Page, page: &Page, from: &TransportId) -> Contents {
+        let (old, new) = (before.entries(), page.entries());
+        // Most often all but one are where they were.
+        let is_kept = |place: usize| old.get(place).is_some_and(|old| new.get(place) == Some(old));
+        let moved = old.iter().zip(&self.targets).enumerate().filter(|(place, _)| !is_kept(*place));
+        let moved: BTreeMap<_, _> = moved.map(|(_, (entry, target))| (entry.as_bytes(), target)).collect();
+        let known = |place| self.targets.get(place).filter(|_| is_kept(place));
+        let target =
+            |(place, entry): (usize, &Entry)| match known(place).or_else(|| moved.get(entry.as_bytes()).copied()) {
+                Some(known) => known.clone(),
+                None => Target::of(entry, from),
+            };
+        Contents::of_targets(new.iter().enumerate().map(target).collect())
+    }
+
+    fn of_targets(targets: Vec<Target>) -> Contents {
         let mut contents = Contents::default();
-        for entry in page.entries() {
-            if let Err(why) = Listed::from_wire(entry).and_then(|listed| contents.add(&listed, from)) {
-                contents.complaints.insert(complaint(entry, &why));
+        let mut paths = Vec::with_capacity(targets.len());
+        for target in &targets {
+            match target {
+                Target::Path(tid, terms) => paths.push((tid.clone(), *terms)),
+                other => contents.take_in(other),
             }
         }
-        contents
+        // Sorted at once: pages mostly are, nearly.
+        paths.sort_by(|(one, _), (other, _)| one.cmp(other));
+        paths.dedup_by(|(tid, terms), (before, all)| {
+            let is_same = tid == before;
+            if is_same {
+                *all = all.and(*terms);
+            }
+            is_same
+        });
+        Contents { targets, paths: Rc::new(paths.into_iter().collect()), ..contents }
     }
 
     /// Takes in an entry of a page of `from`; `Err` says what is wrong with it.
     pub fn add(&mut self, listed: &Listed<'_>, from: &TransportId) -> Result<(), String> {
-        match listed.target(from)? {
-            Some((ControllerKind::Io, tid)) => {
+        Target::of_listed(listed, from).map(|target| self.take_in(&target))
+    }
+
+    fn take_in(&mut self, target: &Target) {
+        match target {
+            Target::Path(tid, terms) => {
                 // It may be there already.
-                let terms = Terms::new(tid.transport(), listed.treq, listed.eflags);
-                self.paths.entry(Rc::new(tid)).and_modify(|listed| *listed = listed.and(terms)).or_insert(terms);
+                let paths = Rc::make_mut(&mut self.paths);
+                paths.entry(tid.clone()).and_modify(|listed| *listed = listed.and(*terms)).or_insert(*terms);
             }
-            Some((ControllerKind::Discovery, tid)) => {
-                self.referrals.insert(Rc::new(tid));
+            Target::Referral(tid) => {
+                self.referrals.insert(tid.clone());
             }
-            None => {}
+            Target::Lister => {}
+            Target::Nonsense(complaint) => {
+                self.complaints.insert(complaint.clone());
+            }
         }
-        Ok(())
     }
 }
 
@@ -219,5 +281,41 @@ fn complaint(entry: &Entry, why: &str) -> String {
         (Some(nqn), _) => format!("{nqn}: {why}"),
         (None, Some(traddr)) => format!("at {traddr:?}: {why}"),
         (None, None) => why.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::tid::Spelling;
+
+    fn page(entries: &[(&str, u8)]) -> Page {
+        let mut bytes = vec![0; 1024];
+        bytes[8..16].copy_from_slice(&(entries.len() as u64).to_le_bytes());
+        for (nqn, treq) in entries {
+            let mut record = [0; 1024];
+            record[..4].copy_from_slice(&[3, 1, 2, *treq]);
+            record[32..36].copy_from_slice(b"4420");
+            record[256..][..nqn.len()].copy_from_slice(nqn.as_bytes());
+            record[512..521].copy_from_slice(b"192.0.2.1");
+            bytes.extend(record);
+        }
+        Page::new(bytes.into()).unwrap()
+    }
+
+    #[test]
+    fn of_the_next_page_only_what_is_new_is_read() {
+        let spelling = Spelling { traddr: "192.0.2.9", trsvcid: "8009", ..Spelling::default() };
+        let from = TransportId::new(Transport::Tcp, spelling);
+        let first = page(&[("nqn.a", 0), ("nqn.b", 0), ("nqn.c", 0), ("nonsense", 0), ("nqn.d", 0)]);
+        let next = page(&[("nqn.a", 0), ("nqn.c", 0), ("nqn.x", 0), ("nqn.d", 1), ("nonsense", 0), ("nqn.b", 0)]);
+        let before = Contents::of_page(&first, &from);
+        let known = before.of_next_page(&first, &next, &from);
+        let anew = Contents::of_page(&next, &from);
+        assert_eq!(known.paths, anew.paths);
+        assert_eq!((&known.complaints, known.complaints.len()), (&anew.complaints, 1));
+        let is_known = |tid: &Rc<TransportId>| before.paths.keys().any(|before| Rc::ptr_eq(before, tid));
+        let read: Vec<_> = known.paths.keys().filter(|tid| !is_known(tid)).map(|tid| tid.subsysnqn()).collect();
+        assert_eq!(read, ["nqn.d", "nqn.x"]);
     }
 }

@@ -54,8 +54,16 @@ impl Policy {
 
     /// A listed path as it is to be connected: bound to the interface through which `source` was reached, or not bound.
     pub fn bound(&self, path: &Rc<TransportId>, source: &TransportId) -> Rc<TransportId> {
-        let iface = if self.common.ignore_iface { "" } else { inherited_iface(path.transport(), source) };
-        if path.host_iface() == iface { path.clone() } else { Rc::new(path.via(iface)) }
+        if self.is_bound(path, source) { path.clone() } else { Rc::new(path.via(self.binding(path, source))) }
+    }
+
+    /// Whether it is that already.
+    pub fn is_bound(&self, path: &TransportId, source: &TransportId) -> bool {
+        path.host_iface() == self.binding(path, source)
+    }
+
+    fn binding<'a>(&self, path: &TransportId, source: &'a TransportId) -> &'a str {
+        if self.common.ignore_iface { "" } else { inherited_iface(path.transport(), source) }
     }
 
     /// Whether a controller may be connected; `Err` says why not.

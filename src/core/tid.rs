@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 
@@ -71,12 +72,19 @@ impl fmt::Display for Transport {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TransportId {
     transport: Transport,
-    traddr: String,
-    trsvcid: String,
-    subsysnqn: String,
-    host_traddr: String,
-    host_iface: String,
-    host_nqn: String,
+    traddr: Box<str>,
+    trsvcid: Box<str>,
+    subsysnqn: Box<str>,
+    /// Thousands that one log page lists have this in common.
+    way: Rc<Way>,
+}
+
+/// From where and as whom a controller is reached.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Way {
+    host_traddr: Box<str>,
+    host_iface: Box<str>,
+    host_nqn: Box<str>,
 }
 
 /// The parts of a [`TransportId`] as somebody spelled them.
@@ -96,12 +104,25 @@ impl TransportId {
     pub fn new(transport: Transport, spelling: Spelling<'_>) -> TransportId {
         TransportId {
             transport,
-            traddr: canonical_address(transport, spelling.traddr),
-            trsvcid: canonical_service(transport, spelling.trsvcid),
-            subsysnqn: spelling.subsysnqn.trim().to_owned(),
-            host_traddr: canonical_address(transport, spelling.host_traddr),
-            host_iface: spelling.host_iface.trim().to_owned(),
-            host_nqn: spelling.host_nqn.trim().to_owned(),
+            traddr: canonical_address(transport, spelling.traddr).into(),
+            trsvcid: canonical_service(transport, spelling.trsvcid).into(),
+            subsysnqn: spelling.subsysnqn.trim().into(),
+            way: Rc::new(Way {
+                host_traddr: canonical_address(transport, spelling.host_traddr).into(),
+                host_iface: spelling.host_iface.trim().into(),
+                host_nqn: spelling.host_nqn.trim().into(),
+            }),
+        }
+    }
+
+    /// One at an address that has been looked at already. `port` is that of an IP transport.
+    pub fn at_address(address: &Address<'_>, port: Option<u16>, subsysnqn: &str, way: Rc<Way>) -> TransportId {
+        TransportId {
+            transport: address.transport,
+            traddr: address.canonical().into(),
+            trsvcid: port.map(|port| port.to_string()).unwrap_or_default().into(),
+            subsysnqn: subsysnqn.into(),
+            way,
         }
     }
 
@@ -122,15 +143,15 @@ impl TransportId {
     }
 
     pub fn host_traddr(&self) -> &str {
-        &self.host_traddr
+        &self.way.host_traddr
     }
 
     pub fn host_iface(&self) -> &str {
-        &self.host_iface
+        &self.way.host_iface
     }
 
     pub fn host_nqn(&self) -> &str {
-        &self.host_nqn
+        &self.way.host_nqn
     }
 
     /// Whether both are reached at the same address and port, whatever they are called there and whatever the way to
@@ -141,7 +162,16 @@ impl TransportId {
 
     /// The same controller, bound to another interface; to none if that is empty.
     pub fn via(&self, host_iface: &str) -> TransportId {
-        TransportId { host_iface: host_iface.to_owned(), ..self.clone() }
+        TransportId { way: self.way(self.host_traddr(), host_iface), ..self.clone() }
+    }
+
+    /// The way to it, but from this address and through this interface.
+    pub fn way(&self, host_traddr: &str, host_iface: &str) -> Rc<Way> {
+        if (host_traddr, host_iface) == (self.host_traddr(), self.host_iface()) {
+            return self.way.clone();
+        }
+        let host_nqn = self.way.host_nqn.clone();
+        Rc::new(Way { host_traddr: host_traddr.into(), host_iface: host_iface.into(), host_nqn })
     }
 
     /// Whether a host name is in the place of the address.
@@ -151,7 +181,7 @@ impl TransportId {
 
     /// The same controller at another address.
     pub fn at(&self, traddr: &str) -> TransportId {
-        TransportId { traddr: canonical_address(self.transport, traddr), ..self.clone() }
+        TransportId { traddr: canonical_address(self.transport, traddr).into(), ..self.clone() }
     }
 
     /// The address as an IP address, without its zone; `None` for other transports and for host names.
@@ -169,11 +199,11 @@ impl fmt::Display for TransportId {
             (true, false) => write!(f, "[{}]:{}", self.traddr, self.trsvcid)?,
             (false, false) => write!(f, "{}:{}", self.traddr, self.trsvcid)?,
         }
-        if !self.host_iface.is_empty() {
-            write!(f, " via {}", self.host_iface)?;
+        if !self.host_iface().is_empty() {
+            write!(f, " via {}", self.host_iface())?;
         }
-        if !self.host_traddr.is_empty() {
-            write!(f, " from {}", self.host_traddr)?;
+        if !self.host_traddr().is_empty() {
+            write!(f, " from {}", self.host_traddr())?;
         }
         write!(f, " {}", self.subsysnqn)
     }
@@ -215,26 +245,64 @@ pub fn canonical_service(transport: Transport, spelling: &str) -> String {
 
 /// The one spelling of an address by which it is stored and compared.
 pub fn canonical_address(transport: Transport, spelling: &str) -> String {
-    let text = spelling.trim();
-    if !transport.is_ip() {
-        return text.to_ascii_lowercase();
-    }
-    match parse_ip(text) {
-        Some((ip, Some(zone))) => format!("{ip}%{zone}"),
-        Some((ip, None)) => ip.to_string(),
-        None => text.to_ascii_lowercase(),
-    }
+    Address::new(transport, spelling.trim()).canonical()
 }
 
-/// Whether a controller can be reached at this address at all: not empty, not the unspecified address (`0.0.0.0`, `::`)
-/// that some discovery controllers list, no multicast, and an IP address where the transport wants one.
+/// See [`Address::is_usable`].
 pub fn is_usable_address(transport: Transport, traddr: &str) -> bool {
-    match transport {
-        Transport::Loop => traddr.bytes().all(|byte| byte.is_ascii_graphic() && byte != b','),
-        Transport::Fc => is_fc_address(traddr),
-        Transport::Tcp | Transport::Rdma => {
-            parse_ip(traddr).is_some_and(|(ip, _)| !ip.is_unspecified() && !ip.is_multicast())
+    Address::new(transport, traddr).is_usable()
+}
+
+/// An address as somebody spelled it, looked at once.
+#[derive(Debug, Clone, Copy)]
+pub struct Address<'a> {
+    transport: Transport,
+    text: &'a str,
+    /// With its zone; `None` for other transports and for what is none.
+    ip: Option<(IpAddr, Option<&'a str>)>,
+}
+
+impl<'a> Address<'a> {
+    pub fn new(transport: Transport, text: &'a str) -> Address<'a> {
+        Address { transport, text, ip: if transport.is_ip() { parse_ip(text) } else { None } }
+    }
+
+    /// See [`canonical_address`].
+    pub fn canonical(&self) -> String {
+        match self.ip {
+            Some((ip, Some(zone))) => format!("{ip}%{zone}"),
+            // An IPv4 address has one spelling only, unless it is written as an IPv6 address.
+            Some((IpAddr::V4(_), None)) if !self.text.contains(':') => self.text.to_owned(),
+            Some((ip, None)) => ip.to_string(),
+            None => self.text.to_ascii_lowercase(),
         }
+    }
+
+    /// Whether a controller can be reached there at all: not empty, not the unspecified address (`0.0.0.0`, `::`) that some
+    /// discovery controllers list, no multicast, and an IP address where the transport wants one.
+    pub fn is_usable(&self) -> bool {
+        match self.transport {
+            Transport::Loop => self.text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b','),
+            Transport::Fc => is_fc_address(self.text),
+            Transport::Tcp | Transport::Rdma => {
+                self.ip.is_some_and(|(ip, _)| !ip.is_unspecified() && !ip.is_multicast())
+            }
+        }
+    }
+
+    /// Whether it is an address on one link only.
+    pub fn is_link_local(&self) -> bool {
+        matches!(self.ip, Some((IpAddr::V6(ip), _)) if ip.is_unicast_link_local())
+    }
+
+    pub fn zone(&self) -> Option<&'a str> {
+        self.ip.and_then(|(_, zone)| zone)
+    }
+
+    /// The same address on the link of another interface.
+    pub fn in_zone(self, interface: &'a str) -> Address<'a> {
+        let ip = self.ip.filter(|_| is_interface_name(interface));
+        Address { ip: ip.map(|(ip, _)| (ip, Some(interface))), ..self }
     }
 }
 

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::bus::avahi::signals::SERVICE_TYPES;
 use crate::bus::objects::Description;
-use crate::bus::pages::{PARKED_KEY, in_order, to_json};
+use crate::bus::pages::{AllPages, PARKED_KEY, in_order};
 use crate::bus::{ControllerId, EntryText, FinderPage, Objects, PageState, Role};
 use crate::config::settings::HostIdentity;
 use crate::core::Machine;
@@ -42,8 +42,7 @@ pub struct Facts {
     /// What a finder in another process published last.
     pub finder_pages: Vec<FinderPage>,
     pub now: Instant,
-    /// The answer to `get_all_log_pages(false)`, until something happens.
-    all_log_pages: RefCell<Option<Rc<str>>>,
+    all_log_pages: RefCell<AllPages>,
 }
 
 impl Facts {
@@ -58,7 +57,7 @@ impl Facts {
             announcements: None,
             finder_pages: Vec::new(),
             now,
-            all_log_pages: RefCell::new(None),
+            all_log_pages: RefCell::default(),
         }
     }
 
@@ -67,11 +66,6 @@ impl Facts {
         self.host_id = host.id.clone();
         self.has_host_key = host.key.is_some();
         self.symname = host.symname.clone().unwrap_or_default();
-    }
-
-    /// Something happened: what was prepared for clients may be out of date.
-    pub fn invalidate(&mut self) {
-        self.all_log_pages.take();
     }
 
     pub fn set_tron(&mut self, on: bool) {
@@ -113,15 +107,10 @@ impl Objects for Published<'_> {
     }
 
     fn all_log_pages(&self, detailed: bool) -> Rc<str> {
-        let make = || -> Rc<str> {
-            let pages: Vec<_> =
-                self.ids(Role::Finder).iter().map(|id| (self.describe(id, detailed), self.entries(&id.tid))).collect();
-            to_json(pages.iter().map(|(id, entries)| (id, entries.as_slice()))).into()
-        };
-        if detailed {
-            return make();
-        }
-        self.facts.all_log_pages.borrow_mut().get_or_insert_with(make).clone()
+        let finder = self.machine.finder();
+        let page = |id: &LinkId| finder.and_then(|finder| finder.page(&id.tid)).cloned();
+        let pages = self.ids(Role::Finder).iter().map(|id| (self.describe(id, detailed), page(id))).collect();
+        self.facts.all_log_pages.borrow_mut().json(pages)
     }
 
     fn process_info(&self, role: Role) -> String {

@@ -61,7 +61,6 @@ pub struct Helper {
     /// Former ones that were on their way out when they were replaced.
     former: Vec<Pid>,
     last_id: RequestId,
-    buffer: Vec<u8>,
 }
 
 /// One helper process.
@@ -94,7 +93,7 @@ impl Helper {
     pub fn start_with(call: impl Fn(Request) -> (Reply, Option<OwnedFd>) + 'static) -> io::Result<Helper> {
         let call: Call = Rc::new(call);
         let (active, reserve) = (Peer::start(&call)?, Peer::start(&call)?);
-        Ok(Helper { active, reserve: Some(reserve), former: vec![], last_id: 0, buffer: vec![0; packet::PACKET_MAX] })
+        Ok(Helper { active, reserve: Some(reserve), former: vec![], last_id: 0 })
     }
 
     /// Hands a request over, or keeps it until there is room. Fails when the helper is gone or the request is absurdly long.
@@ -119,13 +118,13 @@ impl Helper {
     /// The next reply, `None` when there is none at the moment. What a log page says is still the controller's
     /// claim. Fails when the helper is gone.
     pub fn recv(&mut self) -> io::Result<Option<Answer>> {
-        let (length, file) = match packet::recv(self.active.socket.as_fd(), &mut self.buffer) {
+        let (packet, file) = match packet::recv(self.active.socket.as_fd()) {
             Ok(Some(received)) => received,
             Ok(None) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Err(Errno::EAGAIN) => return Ok(None),
             Err(errno) => return Err(errno.into()),
         };
-        let (id, reply) = packet::decode(self.buffer.get(..length).unwrap_or_default())?;
+        let (id, reply) = packet::decode(&packet)?;
         match (&reply, file) {
             (Reply::LogPage { bytes } | Reply::Text { bytes }, file) => match page::read(file, *bytes) {
                 Ok(page) => Ok(Some((id, reply, Some(page)))),

@@ -42,10 +42,13 @@ pub fn send(socket: BorrowedFd<'_>, packet: &[u8], passed: Option<BorrowedFd<'_>
     Ok(())
 }
 
-/// Bytes of the packet and the descriptor that came with it, unless we may have no more; `None` when the other side has closed.
-pub fn recv(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> nix::Result<Option<(usize, Option<OwnedFd>)>> {
+/// The packet and the descriptor that came with it, unless we may have no more; `None` when the other side has closed.
+pub fn recv(socket: BorrowedFd<'_>) -> nix::Result<Option<(Vec<u8>, Option<OwnedFd>)>> {
+    // Memory is for the packet that is there: a buffer for the longest one would be most of what a helper has.
+    let length = nix::sys::socket::recv(socket.as_raw_fd(), &mut [], MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC)?;
+    let mut packet = vec![0; length.min(PACKET_MAX)];
     let mut control = nix::cmsg_space!(RawFd);
-    let mut pieces = [IoSliceMut::new(buffer)];
+    let mut pieces = [IoSliceMut::new(&mut packet)];
     let flags = MsgFlags::MSG_CMSG_CLOEXEC;
     let message = recvmsg::<()>(socket.as_raw_fd(), &mut pieces, Some(&mut control), flags)?;
     let mut passed = None;
@@ -63,6 +66,6 @@ pub fn recv(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> nix::Result<Option<(us
     match message.bytes {
         0 => Ok(None),
         _ if message.flags.contains(MsgFlags::MSG_TRUNC) => Err(Errno::EMSGSIZE),
-        bytes => Ok(Some((bytes, passed))),
+        _ => Ok(Some((packet, passed))),
     }
 }

@@ -14,7 +14,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 
 use super::message::{Failure, Reply, Request, RequestId};
-use super::packet::{self, PACKET_MAX};
+use super::packet;
 use super::{Call, pair};
 use crate::kernel::memory;
 
@@ -63,7 +63,6 @@ impl Process {
 
     /// Until the daemon closes its end.
     fn run(&mut self) -> nix::Result<()> {
-        let mut buffer = vec![0; PACKET_MAX];
         loop {
             let mut ready = [
                 PollFd::new(self.socket.as_fd(), PollFlags::POLLIN),
@@ -78,14 +77,11 @@ impl Process {
                 self.reap()?;
             }
             if request {
-                let Some((length, _)) = packet::recv(self.socket.as_fd(), &mut buffer)? else {
+                let Some((packet, _)) = packet::recv(self.socket.as_fd())? else {
                     return Ok(());
                 };
-                let packet = buffer.get_mut(..length).unwrap_or_default();
-                let message = packet::decode(packet);
-                packet.fill(0);
                 // Without an id there is nobody to answer; the daemon does not send such packets.
-                match message {
+                match packet::decode(&packet) {
                     Ok((id, Request::Another)) => self.make_another(id)?,
                     Ok((id, request)) => self.start(id, request)?,
                     Err(_) => {}

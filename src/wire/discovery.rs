@@ -8,6 +8,7 @@
 //! The page is what a machine on the network claims. Strings may lack a terminator, be padded with spaces or be no text at
 //! all; numbers may be any number. Whether an entry makes sense for connecting is not judged here.
 
+use std::ffi::CStr;
 use std::fmt;
 
 use zerocopy::little_endian::{U16, U64};
@@ -181,7 +182,7 @@ impl<'a> LogPage<'a> {
 }
 
 /// One entry of the page. Entries are equal when all their bytes are.
-#[derive(Debug, Clone, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[derive(Debug, Clone, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct Entry {
     trtype: u8,
@@ -200,7 +201,19 @@ pub struct Entry {
     tsas: [u8; 256],
 }
 
+impl PartialEq for Entry {
+    fn eq(&self, other: &Entry) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl Eq for Entry {}
+
 impl Entry {
+    pub fn as_bytes(&self) -> &[u8] {
+        IntoBytes::as_bytes(self)
+    }
+
     /// Whether nothing was written here: all fields have values that stand for nothing.
     pub fn is_blank(&self) -> bool {
         self.as_bytes().iter().all(|byte| *byte == 0)
@@ -271,9 +284,11 @@ impl Entry {
 /// The text in a fixed-width field: up to the first NUL or the field's end, without spaces around it. An empty field is
 /// `Some("")`; one with control characters, or that is not UTF-8, is `None`: it is no text and must not reach a log.
 fn text(field: &[u8]) -> Option<&str> {
-    let text = field.split(|byte| *byte == 0).next().unwrap_or_default();
-    let text = std::str::from_utf8(text).ok()?.trim_matches(' ');
-    (!text.chars().any(char::is_control)).then_some(text)
+    let bytes = CStr::from_bytes_until_nul(field).map_or(field, CStr::to_bytes);
+    let text = std::str::from_utf8(bytes).ok()?;
+    // Nearly always ASCII, which takes no decoding.
+    let is_text = bytes.iter().all(|byte| matches!(byte, b' '..=b'~')) || !text.chars().any(char::is_control);
+    is_text.then(|| text.trim_matches(' '))
 }
 
 #[cfg(test)]

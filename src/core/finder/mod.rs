@@ -33,7 +33,7 @@ use crate::core::device::ControllerKind;
 use crate::core::evidence::Testimony;
 use crate::core::fc_ports::FcPorts;
 use crate::core::links::{Disposal, LinkId, Links};
-use crate::core::page::Page;
+use crate::core::page::{Contents, Page};
 use crate::core::policy::Policy;
 use crate::core::tid::{Transport, TransportId};
 use crate::core::{Action, Change, Ticket};
@@ -69,7 +69,9 @@ struct Discovery {
     origin: Origin,
     /// It was connected before: more than an announcement speaks for it.
     proven: bool,
-    page: Option<Page>,
+    page: Option<Rc<Page>>,
+    /// What its entries lead to.
+    contents: Contents,
     fresh: bool,
     /// The other discovery controllers that it listed last.
     referrals: BTreeSet<Rc<TransportId>>,
@@ -84,7 +86,7 @@ struct Discovery {
     /// The last failure that was reported.
     complaint: Option<String>,
     /// What was reported of the page's entries.
-    entry_complaints: BTreeSet<String>,
+    entry_complaints: BTreeSet<Rc<str>>,
 }
 
 /// Decides which discovery controllers are wanted, and keeps what each of them lists.
@@ -336,7 +338,7 @@ impl Finder {
         known.map(move |(tid, _)| (link_id(tid), self.aging.age(now, tid)))
     }
 
-    pub fn page(&self, tid: &TransportId) -> Option<&Page> {
+    pub fn page(&self, tid: &TransportId) -> Option<&Rc<Page>> {
         self.controllers.get(tid)?.page.as_ref()
     }
 
@@ -365,6 +367,7 @@ impl Discovery {
             origin,
             proven: false,
             page: None,
+            contents: Contents::default(),
             fresh: false,
             referrals: BTreeSet::new(),
             device: None,

@@ -10,7 +10,6 @@ use crate::core::finder::{Finder, link_id};
 use crate::core::links::Links;
 use crate::core::note::Note;
 use crate::core::page::{Contents, Page};
-use crate::core::terms::Listing;
 use crate::core::tid::TransportId;
 use crate::core::{Action, Change, Ticket};
 
@@ -59,7 +58,7 @@ impl Finder {
     /// Until the page is read anew, what it does not list may well be there: it is no evidence for any of those it counts for.
     pub(super) fn doubt(&mut self, tid: &Rc<TransportId>) {
         for tid in self.others_sharing(tid).into_iter().chain([tid.clone()]) {
-            self.testimonies.push_back((tid, Testimony::Stale(Listing::new())));
+            self.testimonies.push_back((tid, Testimony::Stale(Rc::default())));
         }
     }
 
@@ -68,7 +67,7 @@ impl Finder {
         let Some((tid, reading)) = self.answered(ticket) else {
             return;
         };
-        let outcome = outcome.and_then(|bytes| Page::new(bytes).map_err(|error| error.to_string()));
+        let outcome = outcome.and_then(|bytes| Page::new(bytes).map(Rc::new).map_err(|error| error.to_string()));
         let is_good = outcome.is_ok();
         let others = self.others_sharing(&tid);
         match outcome {
@@ -90,7 +89,7 @@ impl Finder {
         }
     }
 
-    pub(super) fn accept_page(&mut self, tid: &Rc<TransportId>, page: Page) {
+    pub(super) fn accept_page(&mut self, tid: &Rc<TransportId>, page: Rc<Page>) {
         let Some(discovery) = self.controllers.get_mut(tid) else {
             return;
         };
@@ -98,7 +97,11 @@ impl Finder {
         let changed = discovery.page.as_ref() != Some(&page);
         let news = changed || !discovery.fresh;
         let device = discovery.device.clone().unwrap_or_default();
-        let Contents { paths, referrals, complaints } = Contents::of_page(&page, tid);
+        match &discovery.page {
+            Some(before) if changed => discovery.contents = discovery.contents.of_next_page(before, &page, tid),
+            Some(_) => {}
+            None => discovery.contents = Contents::of_page(&page, tid),
+        }
         let read = Note::PageRead {
             id: link_id(tid),
             device: device.clone(),
@@ -110,8 +113,12 @@ impl Finder {
         discovery.session.heard = true;
         let is_fresh = discovery.session.is_evidence();
         discovery.fresh = is_fresh;
+        let Contents { paths, referrals, complaints, .. } = &discovery.contents;
+        let (paths, referrals, complaints) = (paths.clone(), referrals.clone(), complaints.clone());
         let testimony = if is_fresh { Testimony::Fresh(paths) } else { Testimony::Stale(paths) };
-        discovery.page = Some(page);
+        if changed {
+            discovery.page = Some(page);
+        }
         self.complain(tid, complaints);
         self.hear_referrals(tid, referrals, is_fresh);
         if changed {
@@ -155,19 +162,19 @@ impl Finder {
             if std::mem::take(&mut discovery.fresh) {
                 let device = discovery.device.clone().unwrap_or_default();
                 self.actions.push_back(Action::Publish(Change::LogPage { tid: tid.clone(), device }));
-                self.testimonies.push_back((tid.clone(), Testimony::Stale(Listing::new())));
+                self.testimonies.push_back((tid.clone(), Testimony::Stale(Rc::default())));
             }
         }
     }
 
     /// Reports what is wrong with a page's entries, once, and not without bound.
-    pub(super) fn complain(&mut self, tid: &Rc<TransportId>, complaints: BTreeSet<String>) {
+    pub(super) fn complain(&mut self, tid: &Rc<TransportId>, complaints: BTreeSet<Rc<str>>) {
         let Some(discovery) = self.controllers.get_mut(tid) else {
             return;
         };
         let fresh: Vec<_> = complaints.difference(&discovery.entry_complaints).collect();
         for why in fresh.iter().take(MAX_COMPLAINTS) {
-            let note = Note::EntryIgnored { from: (**tid).clone(), why: (*why).clone() };
+            let note = Note::EntryIgnored { from: (**tid).clone(), why: why.to_string() };
             self.actions.push_back(Action::Note(note));
         }
         let more = fresh.len().saturating_sub(MAX_COMPLAINTS);

@@ -39,7 +39,7 @@ use crate::core::exclusion::HostExclusion;
 use crate::core::host::HostIds;
 use crate::core::links::LinkId;
 use crate::core::portal::PortalId;
-use crate::core::terms::Terms;
+use crate::core::terms::{Listing, Terms};
 use crate::core::tid::{DISCOVERY_NQN, Spelling, Transport, TransportId};
 use crate::core::{Action, Change, Event, Legacy, Machine, Roles, Ticket};
 use crate::helper::message::{Capabilities, Failure};
@@ -541,9 +541,9 @@ fn page_on_terms(entries: &[(&str, u8, u8)]) -> Vec<u8> {
 }
 
 fn fresh(paths: &[&str]) -> Testimony {
-    Testimony::Fresh(paths.iter().map(|path| (io(path).tid, Terms::default())).collect())
+    Testimony::Fresh(paths.iter().map(|path| (io(path).tid, Terms::default())).collect::<Listing>().into())
 }
 
 fn stale(paths: &[&str]) -> Testimony {
-    Testimony::Stale(paths.iter().map(|path| (io(path).tid, Terms::default())).collect())
+    Testimony::Stale(paths.iter().map(|path| (io(path).tid, Terms::default())).collect::<Listing>().into())
 }

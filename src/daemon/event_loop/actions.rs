@@ -22,7 +22,6 @@ impl Daemon {
         }
         if acted {
             self.uses.watch(self.machine.links().keeps_what_is_used(), self.poll.registry());
-            self.facts.invalidate();
             self.claims.drop_gone(self.machine.links());
             self.tell_status();
         }
@@ -77,7 +76,6 @@ impl Daemon {
                 Signal::ControllerDown { role: role_of(&id), id: ControllerId::from(&*id.tid), device }
             }
         };
-        self.facts.invalidate();
         self.emit(now, &signal);
     }
 
