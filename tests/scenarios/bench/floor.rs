@@ -43,7 +43,7 @@ pub fn follow(guest: &Guest, device: &str, known: &[String], ready: impl FnOnce(
     get_log_page(&node, 1024, &mut entries);
     for entry in entries.chunks(1024).filter(|entry| entry[2] == 2) {
         let nqn = text(&entry[256..512]);
-        if !known.iter().any(|known| *known == nqn) {
+        if !known.contains(&nqn) {
             connect(&connect_string(&nqn, &text(&entry[512..768]), text(&entry[32..64]).parse().unwrap()));
         }
     }
