@@ -559,7 +559,7 @@ fn helper_seeds() -> Seeds {
         ("smuggled", request(smuggled)),
         ("resolve", encode(2, &Request::Resolve("array".to_owned())).unwrap()),
         ("connected", reply(&Reply::Connected { instance: 3, cntlid: 17 })),
-        ("capabilities", reply(&Reply::Capabilities(Capabilities { notices: true, pleo: Some(false) }))),
+        ("capabilities", reply(&Reply::Capabilities(Capabilities { notices: true, pleo: Some(false), piece: 4096 }))),
         ("log-page", reply(&Reply::LogPage { bytes: u64::MAX })),
         ("failed", reply(&Reply::Failed(Failure::InUse("/dev/nvme1n1 is mounted on /data".to_owned())))),
     ])

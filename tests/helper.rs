@@ -20,7 +20,9 @@ use nix::sys::stat::Mode;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{Pid, getpgrp, mkfifo, pipe, setpgid};
 
-use stas::helper::message::{ConnectRequest, ControllerIdentity, Failure, RegisterRequest, Reply, Request};
+use stas::helper::message::{
+    ConnectRequest, ControllerIdentity, Failure, PageRequest, RegisterRequest, Reply, Request,
+};
 use stas::helper::{Answer, Helper, Mandate};
 
 fn main() {
@@ -106,7 +108,7 @@ fn identity(device: &str) -> ControllerIdentity {
 }
 
 fn read_log_page(device: &str) -> Request {
-    Request::ReadLogPage { identity: identity(device), port_local: false }
+    Request::ReadLogPage { identity: identity(device), how: PageRequest::default() }
 }
 
 /// As the daemon's loop does it, but for this socket only.

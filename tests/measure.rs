@@ -321,7 +321,7 @@ impl World {
             }
             Action::Register { ticket, .. } => Event::Registered { ticket, outcome: Ok(false) },
             Action::Inquire { ticket, .. } => {
-                Event::Inquired { ticket, outcome: Ok(Capabilities { notices: true, pleo: None }) }
+                Event::Inquired { ticket, outcome: Ok(Capabilities { notices: true, pleo: None, piece: 0 }) }
             }
             Action::ReadLogPage { ticket, device, .. } => {
                 let device = self.devices.iter().find(|candidate| candidate.name == device).unwrap();

@@ -8,6 +8,7 @@ use crate::core::links::LinkId;
 use crate::core::note::Note;
 use crate::core::portal::PortalId;
 use crate::core::tid::TransportId;
+use crate::helper::message::PageRequest;
 
 /// Tells requests apart.
 pub type Ticket = u64;
@@ -41,8 +42,7 @@ pub enum Action {
     ReadLogPage {
         ticket: Ticket,
         device: String,
-        /// Only the entries of the port in use.
-        port_local: bool,
+        how: PageRequest,
     },
     /// Find the addresses of a host name.
     Resolve {

@@ -20,7 +20,9 @@ use crate::core::links::{LinkId, needs_discovery_option};
 use crate::core::{Event, Ticket};
 use crate::daemon::claims::Claims;
 use crate::helper::Helper;
-use crate::helper::message::{ConnectRequest, ControllerIdentity, Failure, RegisterRequest, Reply, Request, RequestId};
+use crate::helper::message::{
+    ConnectRequest, ControllerIdentity, Failure, PageRequest, RegisterRequest, Reply, Request, RequestId,
+};
 use crate::kernel::fabrics;
 use crate::kernel::sysfs::{FC_DISCOVERY, Sysfs};
 
@@ -167,8 +169,8 @@ impl Requests {
         self.ask(device, Purpose::Inquire(ticket), |identity| Request::Inquire { identity, pleo });
     }
 
-    pub fn read_log_page(&mut self, ticket: Ticket, device: Option<&Device>, port_local: bool) {
-        self.ask(device, Purpose::Page(ticket), |identity| Request::ReadLogPage { identity, port_local });
+    pub fn read_log_page(&mut self, ticket: Ticket, device: Option<&Device>, how: PageRequest) {
+        self.ask(device, Purpose::Page(ticket), |identity| Request::ReadLogPage { identity, how });
     }
 
     /// Something of a controller that there is.
@@ -246,10 +248,16 @@ impl Requests {
         Ok(())
     }
 
-    /// The next outcome. What sysfs shows of a new controller is looked up only now: had it gone before the uevents were
-    /// drained, it is not there; if it goes later, its uevent is still to come. If it cannot be looked up, all replies
-    /// wait: a connection of ours that we did not know of would be nobody's. It is noted whose it is.
-    pub fn poll_outcome(&mut self, now: Instant, sysfs: &Sysfs, claims: &mut Claims) -> Option<Outcome> {
+    /// The next outcome. What sysfs shows of a new controller is looked up only now, unless its uevent has made it `known`: had it
+    /// gone before the uevents were drained, it is not there; if it goes later, its uevent is still to come. If it cannot be
+    /// looked up, all replies wait: a connection of ours that we did not know of would be nobody's. It is noted whose it is.
+    pub fn poll_outcome(
+        &mut self,
+        now: Instant,
+        sysfs: &Sysfs,
+        known: impl Fn(&str) -> Option<Device>,
+        claims: &mut Claims,
+    ) -> Option<Outcome> {
         if self.look_again.is_some_and(|at| at > now) {
             return None;
         }
@@ -258,13 +266,14 @@ impl Requests {
         if let (Purpose::Connect(ticket, owner), Reply::Connected { instance, .. }) = (&arrival.purpose, &arrival.reply)
         {
             let (ticket, owner, name) = (*ticket, *owner, format!("nvme{instance}"));
-            return match sysfs.controller(&name) {
+            let known = known(&name).filter(|device| device.state == "live");
+            return match known.map_or_else(|| sysfs.controller(&name), |device| Ok(Some(device))) {
                 Ok(device) => {
                     self.looks_in_vain = false;
                     // What was noted about that number so far was about an earlier controller.
                     let device = device.map(|device| Device { owner: Some(owner.to_owned()), ..device });
                     if let Some(device) = &device {
-                        claims.made(&device.name, owner);
+                        claims.made(now, &device.name, owner);
                     }
                     Some(Outcome::Event(Event::Connected { ticket, outcome: Ok(device) }))
                 }

@@ -29,8 +29,8 @@ const VERSION: u32 = 1;
 /// How long to wait before writing again what could not be written.
 const WRITE_AGAIN: Duration = Duration::from_secs(10);
 /// So many connections are written in no time; for each further one a change has to wait so much longer after the last.
-const FEW: usize = 64;
-const REST_EACH: Duration = Duration::from_micros(500);
+const FEW: usize = 8;
+const REST_EACH: Duration = Duration::from_millis(2);
 /// A megabyte describes some two thousand connections; more is not ours.
 const SIZE_MAX: u64 = 16 << 20;
 

@@ -8,13 +8,14 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use serde::Serialize;
 
-use super::message::{Capabilities, ConnectRequest, ControllerIdentity, Failure, RegisterRequest, Reply, Request};
+use super::message::{
+    Capabilities, ConnectRequest, ControllerIdentity, Failure, PageRequest, RegisterRequest, Reply, Request,
+};
 use super::resolve::{SOURCES, resolve};
 use super::{Mandate, page, registration, udev_rule};
 use crate::config::settings::path_of;
 use crate::config::{Exclusions, read_key};
 use crate::confine::{Places, confine};
-use crate::core::device::Device;
 use crate::kernel::in_use::Host;
 use crate::kernel::keyring::{self, KeyType};
 use crate::kernel::sysfs::{self, Sysfs};
@@ -50,8 +51,8 @@ pub fn perform(request: Request, mandate: &Mandate) -> (Reply, Option<OwnedFd>) 
         }
         Request::Register(request) => register(&request).map(|reply| (reply, None)),
         Request::Inquire { identity, pleo } => inquire(&identity, pleo).map(|reply| (reply, None)),
-        Request::ReadLogPage { identity, port_local } => {
-            read_log_page(&identity, port_local).map(|(reply, page)| (reply, Some(page)))
+        Request::ReadLogPage { identity, how } => {
+            read_log_page(&identity, how).map(|(reply, page)| (reply, Some(page)))
         }
         Request::ReadConfiguration => hand_over(&mandate.paths.read()),
         Request::ReadExclusions => hand_over(&Exclusions::read()),
@@ -103,7 +104,8 @@ fn fetch_keys(request: &mut ConnectRequest) -> Result<(), Failure> {
 }
 
 fn register(request: &RegisterRequest) -> Result<Reply, Failure> {
-    let (file, device) = open(&request.identity)?;
+    let file = open(&request.identity)?;
+    let device = Sysfs::new(sysfs::CLASS).describe(&request.identity)?;
     let takes_registrations = match device.dctype.as_str() {
         // Before 5.18 the kernel does not tell.
         "" => admin::identify(&file)?.takes_registrations(),
@@ -116,7 +118,7 @@ fn register(request: &RegisterRequest) -> Result<Reply, Failure> {
 }
 
 fn inquire(identity: &ControllerIdentity, pleo: bool) -> Result<Reply, Failure> {
-    let (file, _) = open(identity)?;
+    let file = open(identity)?;
     let identified = admin::identify(&file)?;
     let pleo = if pleo && !identified.is_central() {
         match admin::supports_pleo(&file) {
@@ -126,12 +128,12 @@ fn inquire(identity: &ControllerIdentity, pleo: bool) -> Result<Reply, Failure> 
     } else {
         None
     };
-    Ok(Reply::Capabilities(Capabilities { notices: identified.notices, pleo }))
+    Ok(Reply::Capabilities(Capabilities { notices: identified.notices, pleo, piece: identified.piece() }))
 }
 
-fn read_log_page(identity: &ControllerIdentity, port_local: bool) -> Result<(Reply, OwnedFd), Failure> {
-    let (file, _) = open(identity)?;
-    let page = admin::read_discovery_log_page(&file, port_local)?;
+fn read_log_page(identity: &ControllerIdentity, how: PageRequest) -> Result<(Reply, OwnedFd), Failure> {
+    let file = open(identity)?;
+    let page = admin::read_discovery_log_page(&file, how)?;
     let file = page::write(&page).map_err(errno)?;
     Ok((Reply::LogPage { bytes: page.len() as u64 }, file))
 }
@@ -142,8 +144,8 @@ fn hand_over(told: &impl Serialize) -> Result<(Reply, Option<OwnedFd>), Failure>
     Ok((Reply::Text { bytes: text.len() as u64 }, Some(file)))
 }
 
-/// The controller described, and what sysfs shows of it.
-fn open(identity: &ControllerIdentity) -> Result<(File, Device), Failure> {
+/// The controller described.
+fn open(identity: &ControllerIdentity) -> Result<File, Failure> {
     let number = sysfs::number_of(&identity.device)
         .ok_or_else(|| Failure::BadField("device is not of the form nvmeN".to_owned()))?;
     let file = File::open(format!("/dev/nvme{number}")).map_err(|error| match errno(error) {
@@ -152,8 +154,8 @@ fn open(identity: &ControllerIdentity) -> Result<(File, Device), Failure> {
         failure => failure,
     })?;
     // After opening: if the name has changed hands since, the descriptor is of a dead controller, which takes no command.
-    let device = Sysfs::new(sysfs::CLASS).check(identity)?;
-    Ok((file, device))
+    Sysfs::new(sysfs::CLASS).check(identity)?;
+    Ok(file)
 }
 
 fn read_text(device: &File) -> Result<String, Failure> {

@@ -27,8 +27,8 @@ pub enum Request {
     /// What a discovery controller can do: Identify, and with `pleo` also Get Log Page 00h, unless it is a central one.
     Inquire { identity: ControllerIdentity, pleo: bool },
     /// Get Log Page 70h of a discovery controller, whole and consistent, if the controller still is the one described:
-    /// the page of another one would be wrong evidence. `port_local`: only the entries of the port in use.
-    ReadLogPage { identity: ControllerIdentity, port_local: bool },
+    /// the page of another one would be wrong evidence.
+    ReadLogPage { identity: ControllerIdentity, how: PageRequest },
     /// Find the addresses of a host name.
     Resolve(String),
     /// Have the kernel tell of every port of Fibre Channel targets once more, by uevents that come before the reply.
@@ -172,13 +172,24 @@ pub enum Reply {
     Failed(Failure),
 }
 
+/// How to ask for a discovery log page.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PageRequest {
+    /// Only the entries of the port in use.
+    pub port_local: bool,
+    /// [`Capabilities::piece`].
+    pub piece: u32,
+}
+
 /// What a discovery controller can do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Capabilities {
     /// It tells when its log page changes.
     pub notices: bool,
     /// It can be asked for the entries of the port in use only; `None`: it did not say, or was not asked.
     pub pleo: Option<bool>,
+    /// So many bytes of a log page can be asked for at once; 0: not known.
+    pub piece: u32,
 }
 
 /// Why a request failed. `Display` is meant to follow "cannot connect …: ".

@@ -1,15 +1,15 @@
 //! The process that makes the blocking kernel calls.
 //!
 //! Connecting, reading a log page and disconnecting block for seconds or minutes, sometimes uninterruptibly. The daemon's
-//! loop must not, so it keeps a helper process, which forks a child for each call:
+//! loop must not, so it keeps a helper process, which has children for them, as many as there are calls under way:
 //!
 //! ```text
-//! daemon ──Request──▶ helper ──fork──▶ child: one kernel call
+//! daemon ──Request──▶ helper ────────▶ child: one kernel call
 //!   ▲                    │ reaps          │
 //!   └────── Reply ───────┴────────────────┘      all over one SOCK_SEQPACKET pair
 //! ```
 //!
-//! A child answers by itself; for one that died without, the helper answers. So each request gets exactly one reply, in any
+//! A child answers by itself, and a few stay for the next request; for one that died without, the helper answers. So each request gets exactly one reply, in any
 //! order, unless the helper itself dies: then [`Helper::has_died`], and the daemon re-reads sysfs. The daemon cannot start
 //! another helper, for it has given up its privileges by then (see [`crate::confine`]). So there are two from the start: one
 //! in reserve takes the place of the one that died, and makes the next one.

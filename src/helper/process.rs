@@ -1,6 +1,9 @@
-//! The helper process: waits for requests, forks a child for each, answers for children that died.
+//! The helper process: waits for requests, has a child carry out each, answers for children that died.
 //!
 //! It never makes a call that may block in the kernel itself. Only it can make another one of its kind, for the daemon may not.
+//!
+//! To fork costs more than most requests do. So a few children stay when they have answered, and wait for the next request; the
+//! others, forked while all of these are busy or stuck, end with their answer.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -10,6 +13,7 @@ use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, pthread_sigmask, signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, socketpair};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 
@@ -21,6 +25,12 @@ use crate::kernel::memory;
 /// What a service manager or a terminal sends to the whole group when it means the daemon. The daemon's end of the socket is
 /// what ends the helper, and a connect that the kernel is at must not be torn.
 const IGNORED: [Signal; 5] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGPIPE];
+
+/// So many children stay: the kernel works at one connect at a time, and one more is to be there when it is done.
+const STAYING: usize = 2;
+
+/// Whoever has answered with more than this ends: what it took to read it would be kept.
+const SMALL: u64 = 64 << 10;
 
 /// Exit status of a child that has answered.
 const ANSWERED: i32 = 0;
@@ -39,7 +49,40 @@ struct Process {
     socket: OwnedFd,
     call: Call,
     sigchld: SignalFd,
+    /// Those that end with their answer.
     children: BTreeMap<Pid, RequestId>,
+    /// Those that stay.
+    workers: Vec<Worker>,
+}
+
+/// A child that stays.
+struct Worker {
+    pid: Pid,
+    /// Requests go there; a packet comes back when one has been carried out, and is about to be answered.
+    channel: OwnedFd,
+    is_busy: bool,
+    /// The requests that it has been given last: at its death the first may be answered or not, the daemon knows.
+    last: [Option<RequestId>; 2],
+}
+
+impl Worker {
+    fn is_idle(&mut self) -> bool {
+        let mut done = [0; 1];
+        if self.is_busy && recv(self.channel.as_raw_fd(), &mut done, MsgFlags::MSG_DONTWAIT) == Ok(done.len()) {
+            self.is_busy = false;
+        }
+        !self.is_busy
+    }
+
+    /// Whether it has taken the request.
+    fn take(&mut self, id: RequestId, packet: &[u8]) -> bool {
+        self.is_busy = packet::send(self.channel.as_fd(), packet, None).is_ok();
+        if self.is_busy {
+            let [_, before] = self.last;
+            self.last = [before, Some(id)];
+        }
+        self.is_busy
+    }
 }
 
 impl Process {
@@ -58,7 +101,7 @@ impl Process {
         name(c"stas-helper");
         // The daemon does the same, and says so if it fails.
         let _ = memory::lock_if_needed();
-        Ok(Process { socket, call, sigchld, children: BTreeMap::new() })
+        Ok(Process { socket, call, sigchld, children: BTreeMap::new(), workers: Vec::new() })
     }
 
     /// Until the daemon closes its end.
@@ -83,21 +126,35 @@ impl Process {
                 // Without an id there is nobody to answer; the daemon does not send such packets.
                 match packet::decode(&packet) {
                     Ok((id, Request::Another)) => self.make_another(id)?,
-                    Ok((id, request)) => self.start(id, request)?,
-                    Err(_) => {}
+                    Ok((id, request)) if !self.hand_over(id, &request, &packet) => self.start(id, request)?,
+                    Ok(_) | Err(_) => {}
                 }
             }
         }
     }
 
+    /// Gives a request to a child that waits for one; whether there was one.
+    fn hand_over(&mut self, id: RequestId, request: &Request, packet: &[u8]) -> bool {
+        may_stay_after(request) && self.workers.iter_mut().any(|worker| worker.is_idle() && worker.take(id, packet))
+    }
+
     fn start(&mut self, id: RequestId, request: Request) -> nix::Result<()> {
+        let stays = may_stay_after(&request) && self.workers.len() < STAYING;
+        let channel = stays.then(channel).transpose().unwrap_or_default();
         // SAFETY: the helper has a single thread.
         #[allow(unsafe_code)]
         match unsafe { fork() } {
-            Ok(ForkResult::Child) => self.answer(id, request),
-            Ok(ForkResult::Parent { child }) => {
-                self.children.insert(child, id);
+            Ok(ForkResult::Child) => {
+                // As long as one has the helper's end of another's channel, that one would not see the helper end.
+                self.workers.clear();
+                self.work(id, request, channel.map(|(_, theirs)| theirs))
             }
+            Ok(ForkResult::Parent { child: pid }) => match channel {
+                Some((ours, _)) => {
+                    self.workers.push(Worker { pid, channel: ours, is_busy: true, last: [None, Some(id)] });
+                }
+                None => drop(self.children.insert(pid, id)),
+            },
             Err(errno) => self.fail(id, Failure::NoChild(errno as i32))?,
         }
         Ok(())
@@ -118,8 +175,26 @@ impl Process {
         }
     }
 
-    /// The life of a child.
-    fn answer(&self, id: RequestId, request: Request) -> ! {
+    /// The life of a child, which stays if it has a channel.
+    fn work(&self, mut id: RequestId, mut request: Request, channel: Option<OwnedFd>) -> ! {
+        loop {
+            let stays = self.answer(id, request, channel.as_ref());
+            name(c"stas-worker");
+            let Some(channel) = channel.as_ref().filter(|_| stays) else {
+                exit(ANSWERED);
+            };
+            let Ok(Some((packet, _))) = packet::recv(channel.as_fd()) else {
+                exit(ANSWERED);
+            };
+            match packet::decode(&packet) {
+                Ok(message) => (id, request) = message,
+                Err(_) => exit(1),
+            }
+        }
+    }
+
+    /// Carries out a request and answers it. Whether that left nothing behind that must not stay.
+    fn answer(&self, id: RequestId, request: Request, channel: Option<&OwnedFd>) -> bool {
         name(match request {
             Request::ReadOptions => c"stas-options",
             Request::Connect(_) => c"stas-connect",
@@ -135,9 +210,15 @@ impl Process {
             Request::Another => c"stas-helper",
         });
         let (reply, file) = (self.call)(request);
+        let is_small = !matches!(reply, Reply::LogPage { bytes } | Reply::Text { bytes } if bytes > SMALL);
+        // Before the answer: by the time that the daemon has the next request, it can be had here.
+        let stays = is_small && channel.is_some_and(|channel| packet::send(channel.as_fd(), &[0], None).is_ok());
         let sent = packet::encode(id, &reply)
             .is_ok_and(|packet| packet::send(self.socket.as_fd(), &packet, file.as_ref().map(AsFd::as_fd)).is_ok());
-        exit(if sent { ANSWERED } else { 1 })
+        if !sent {
+            exit(1);
+        }
+        stays
     }
 
     /// Collects all children that have ended, and answers for those that did not.
@@ -152,9 +233,11 @@ impl Process {
                 Ok(_) => continue,
                 Err(errno) => return Err(errno),
             };
-            match self.children.remove(&child) {
-                Some(id) if !answered => self.fail(id, Failure::ChildDied)?,
-                _ => {}
+            let worker = self.workers.iter().position(|worker| worker.pid == child);
+            let worker = worker.map(|place| self.workers.swap_remove(place));
+            let last = worker.map_or([None, self.children.remove(&child)], |worker| worker.last);
+            for id in last.into_iter().flatten().filter(|_| !answered) {
+                self.fail(id, Failure::ChildDied)?;
             }
         }
     }
@@ -163,6 +246,22 @@ impl Process {
         let packet = packet::encode(id, &Reply::Failed(failure)).map_err(|_| Errno::EINVAL)?;
         packet::send(self.socket.as_fd(), &packet, None)
     }
+}
+
+/// Whether a child is as it was when it has carried out such a request, or as small.
+fn may_stay_after(request: &Request) -> bool {
+    match request {
+        // It gives up what others need; those read and parse as much as there is.
+        Request::Resolve(_) | Request::ReadConfiguration | Request::ReadExclusions => false,
+        // Memory that is freed is overwritten, but not the stack: a key that was there goes with its process.
+        Request::Connect(connect) => connect.dhchap_secret.is_empty() && connect.dhchap_ctrl_secret.is_empty(),
+        _ => true,
+    }
+}
+
+/// The helper's end and that of a child that stays. Nothing in the helper waits for a child.
+fn channel() -> nix::Result<(OwnedFd, OwnedFd)> {
+    socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
 }
 
 /// fork(2), but the parent of the new process is ours (clone(2), `CLONE_PARENT`).

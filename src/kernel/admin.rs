@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use nix::errno::Errno;
 
-use crate::helper::message::Failure;
+use crate::helper::message::{Failure, PageRequest};
 use crate::wire::dim;
 use crate::wire::discovery::{self, Entry, HEADER_SIZE, Header, LSP_PLEO, LogPage};
 use crate::wire::supported::{self, SupportedLogPages};
@@ -89,10 +89,13 @@ mod ioctl {
 
 /// Reads the discovery log page of the controller behind `device`, an open `/dev/nvmeN`, whole and consistent; only the
 /// entries of the port in use, if it can do that and is asked to.
-pub fn read_discovery_log_page(device: impl AsFd, port_local: bool) -> Result<Vec<u8>, Failure> {
+pub fn read_discovery_log_page(device: impl AsFd, how: PageRequest) -> Result<Vec<u8>, Failure> {
     let device = device.as_fd();
-    let largest = || identify(&device).map_or(SMALL_PIECE, |identity| piece_for(identity.mdts));
-    let lsp = if port_local { LSP_PLEO } else { 0 };
+    let largest = || match usize::try_from(how.piece) {
+        Ok(piece @ SMALL_PIECE..=LARGE_PIECE) => piece,
+        _ => identify(&device).map_or(SMALL_PIECE, |identity| piece_for(identity.mdts)),
+    };
+    let lsp = if how.port_local { LSP_PLEO } else { 0 };
     read_whole_page(largest, |offset, piece, rae| {
         get_log_page(&device, LogPageId { lid: discovery::LID, lsp }, offset, piece, rae)
     })
@@ -134,6 +137,11 @@ impl Identity {
 
     pub fn is_central(&self) -> bool {
         self.dctype == DCTYPE_CDC
+    }
+
+    /// So many bytes one command may ask for.
+    pub fn piece(&self) -> u32 {
+        u32::try_from(piece_for(self.mdts)).unwrap_or_default()
     }
 }
 
@@ -225,8 +233,9 @@ fn admin_command(device: &impl AsFd, data: &mut [u8], command: PassthruCommand) 
     }
 }
 
-/// Reads a whole discovery log page by `get(offset, piece, rae)`: header, entries in pieces, the header again; from the start
-/// when it is another one by then. How much a piece may be at most is asked (`largest`) when the page is large.
+/// Reads a whole discovery log page by `get(offset, piece, rae)`: the header, and then all of it at once, which is consistent by
+/// itself. If it is too large for that: the header, entries in pieces, the header again. From the start when it is another page
+/// by then. How much a piece may be at most is asked (`largest`) when the page is large.
 ///
 /// Only the last command clears the asynchronous event, so that a change that happens while we read is announced again. The
 /// result is a page that [`discovery::LogPage::new`] accepts.
@@ -237,10 +246,19 @@ fn read_page(
     let mut page = Vec::new();
     for _ in 0..ATTEMPTS {
         let (generation, size) = read_header(&mut get, &mut page, true)?;
+        let step = if size > SMALL_PIECE { largest() } else { SMALL_PIECE };
+        if size <= step {
+            page.resize(size, 0);
+            fetch(&mut get, 0, &mut page, false)?;
+            if size_of_page(&page)? == size {
+                check_filled(&page)?;
+                return Ok(page);
+            }
+            continue;
+        }
         // Reserved at once, so that nothing is copied later; used only as far as the controller keeps its claim.
         let rest = size.saturating_sub(page.len());
         page.reserve_exact(rest);
-        let step = if rest > SMALL_PIECE { largest() } else { SMALL_PIECE };
         while page.len() < size {
             let offset = page.len();
             page.resize(size.min(offset + step), 0);
@@ -278,6 +296,10 @@ fn read_header(
     fetch(get, 0, page, rae)?;
     let header = Header::new(page).map_err(|error| Failure::BadPage(error.to_string()))?;
     Ok((header.genctr(), header.page_size()))
+}
+
+fn size_of_page(page: &[u8]) -> Result<usize, Failure> {
+    Header::new(page).map(Header::page_size).map_err(|error| Failure::BadPage(error.to_string()))
 }
 
 /// Fills `piece`, or fails.
@@ -412,12 +434,12 @@ mod tests {
             || SMALL_PIECE,
             |offset, piece, _| {
                 generation += 1;
-                copy(&page(generation, 1), offset, piece);
+                copy(&page(generation, 9), offset, piece);
                 Ok(())
             },
         );
         assert_eq!(read, Err(Failure::Inconsistent { attempts: 8 }));
-        assert_eq!(generation, 8 * 3);
+        assert_eq!(generation, 8 * 5);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::io::{self, IoSliceMut};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
+use nix::libc;
 use nix::sys::socket::{
     AddressFamily, ControlMessageOwned, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, UnixCredentials, bind,
     recvmsg, setsockopt, socket, sockopt,
@@ -49,8 +50,37 @@ impl KernelSocket {
     /// Subscribed to the kernel's uevents.
     pub fn uevents() -> io::Result<KernelSocket> {
         let socket = KernelSocket::new(SockProtocol::NetlinkKObjectUEvent, RECEIVE_BUFFER)?;
+        socket.leave_out_additions()?;
         socket.subscribe(GROUP_KERNEL)?;
         Ok(socket)
+    }
+
+    /// Each controller and disk that comes brings a dozen devices into being: nobody here wants to know of one but
+    /// `/dev/nvme-fabrics`, a "misc" device. What comes of a controller is told by a change of it.
+    fn leave_out_additions(&self) -> io::Result<()> {
+        const WORD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+        const IS: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+        const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+        let step = |code, k, jt, jf| libc::sock_filter { code, jt, jf, k };
+        let mut filter = [
+            step(WORD, 0, 0, 0),
+            step(IS, u32::from_be_bytes(*b"add@"), 0, 3),
+            // After "add@/devices/virtual".
+            step(WORD, 20, 0, 0),
+            step(IS, u32::from_be_bytes(*b"/mis"), 1, 0),
+            step(RETURN, 0, 0, 0),
+            step(RETURN, u32::MAX, 0, 0),
+        ];
+        let length = u16::try_from(filter.len()).unwrap_or_default();
+        let program = libc::sock_fprog { len: length, filter: filter.as_mut_ptr() };
+        let size = libc::socklen_t::try_from(size_of_val(&program)).unwrap_or_default();
+        // SAFETY: the kernel copies the program, and the `len` steps that it points to, both of which are here meanwhile.
+        #[allow(unsafe_code)]
+        let result = unsafe {
+            let program = (&raw const program).cast();
+            libc::setsockopt(self.socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, program, size)
+        };
+        Ok(Errno::result(result).map(drop)?)
     }
 
     /// Subscribed to nothing yet.
@@ -128,15 +158,28 @@ mod tests {
         assert_eq!(next(&KernelSocket::uevents().unwrap()), "Nothing");
     }
 
-    #[test]
-    fn what_another_process_sends_is_forged() {
+    /// What becomes of a message that another process sends.
+    fn sent(message: &[u8]) -> [String; 2] {
         let victim = KernelSocket::uevents().unwrap();
         let attacker = KernelSocket::uevents().unwrap();
         let address: NetlinkAddr = getsockname(victim.as_raw_fd()).unwrap();
-        let message = b"add@/devices/virtual/nvme-fabrics/ctl/nvme0\0";
         let target = NetlinkAddr::new(address.pid(), 0);
-        sendto(attacker.as_raw_fd(), message, &target, MsgFlags::empty()).unwrap();
-        assert_eq!(next(&victim), "Forged");
-        assert_eq!(next(&victim), "Nothing");
+        // What nobody wants to have is refused.
+        let _ = sendto(attacker.as_raw_fd(), message, &target, MsgFlags::empty());
+        [next(&victim), next(&victim)]
+    }
+
+    #[test]
+    fn what_another_process_sends_is_forged() {
+        assert_eq!(sent(b"change@/devices/virtual/nvme-fabrics/ctl/nvme0\0"), ["Forged", "Nothing"]);
+        assert_eq!(sent(b"add@/devices/virtual/misc/nvme-fabrics\0"), ["Forged", "Nothing"]);
+    }
+
+    #[test]
+    fn what_comes_into_being_is_not_told() {
+        for message in ["add@/devices/virtual/nvme-fabrics/ctl/nvme0\0", "add@/devices/virtual/bdi/259:0\0", "add@/\0"]
+        {
+            assert_eq!(sent(message.as_bytes()), ["Nothing", "Nothing"], "{message}");
+        }
     }
 }

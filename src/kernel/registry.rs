@@ -51,19 +51,20 @@ impl Registry {
     /// Notes who manages a controller, in place of whatever is noted about it, and gives the stamp.
     pub fn claim(&self, device: &str, owner: &str) -> io::Result<String> {
         let stamp = fs::read_to_string(SEQNUM).unwrap_or_default().trim().to_owned();
-        fs::create_dir_all(&self.root)?;
         let made = self.hidden(device, "tmp");
-        discard(&made);
-        fs::create_dir(&made)?;
+        // Most often nothing is in the way.
+        if fs::create_dir(&made).is_err() {
+            fs::create_dir_all(&self.root)?;
+            discard(&made);
+            fs::create_dir(&made)?;
+        }
         let attributes = [("seqnum", stamp.as_str()), ("owner", owner)];
         let filled = attributes
             .iter()
             .filter(|(_, value)| !value.is_empty())
             .try_for_each(|(attribute, value)| fs::write(made.join(attribute), format!("{value}\n")));
-        let placed = filled.and_then(|()| {
-            self.remove(device)?;
-            fs::rename(&made, self.root.join(device))
-        });
+        let place = || fs::rename(&made, self.root.join(device));
+        let placed = filled.and_then(|()| place().or_else(|_| self.remove(device).and_then(|()| place())));
         if placed.is_err() {
             discard(&made);
         }

@@ -152,12 +152,16 @@ fn replies(guest: &Guest) -> String {
     asked.map(|(tool, words)| guest.run(tool, &words.split(' ').collect::<Vec<_>>()).stdout).concat()
 }
 
-/// A daemon and its helper.
+/// A daemon, its helper, and the helper's children.
 fn family(daemon: &Daemon) -> Vec<u32> {
-    let pid = daemon.pid();
-    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
-    let children = children.split_whitespace().map(|child| child.parse().unwrap());
-    [pid].into_iter().chain(children).collect()
+    let mut family = vec![daemon.pid()];
+    let mut next = 0;
+    while let Some(pid) = family.get(next) {
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        family.extend(children.split_whitespace().map(|child| child.parse::<u32>().unwrap()));
+        next += 1;
+    }
+    family
 }
 
 /// Whether a process has these bytes in any memory that it can write to.

@@ -104,20 +104,21 @@ fn little_memory_and_no_processes() {
         assert!(group.get("memory.events").contains("oom_kill 0"));
         let before = guest.controllers();
 
+        // The helper's children that have stayed are enough for that.
         group.set("pids.max", "1");
         storage.link(COUNT);
-        stas.wait_log("could not be read from", SOON);
-        storage.link(COUNT + 1);
-        // Long enough for retries.
-        std::thread::sleep(Duration::from_secs(3));
-        assert_eq!(live(), COUNT);
-        assert_eq!(stas.count_log("could not be read from"), 1, "{}", stas.log());
-        guest.assert_untouched(&before);
-        // Nor can there be another helper.
+        guest.wait_until("a new one is attached", SOON, || live() == COUNT + 1);
+        // They go with the helper, and there can be no others, nor another helper.
         signal(helper_of(stas.pid()), Signal::SIGKILL);
         stas.wait_log("cannot be started again", SOON);
-        std::thread::sleep(Duration::from_secs(2));
+        storage.link(COUNT + 1);
+        stas.wait_log("could not be read from", SOON);
+        // Long enough for retries.
+        std::thread::sleep(Duration::from_secs(3));
+        assert_eq!(live(), COUNT + 1);
+        assert_eq!(stas.count_log("could not be read from"), 2, "once for each: {}", stas.log());
         assert_eq!(stas.count_log("the helper process"), 2, "{}", stas.log());
+        guest.assert_untouched(&before);
         group.set("pids.max", "max");
         guest.wait_until("the new ones are attached", SOON, || live() == COUNT + 2);
         guest.assert_untouched(&before);

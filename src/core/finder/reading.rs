@@ -69,6 +69,9 @@ impl Finder {
         };
         let outcome = outcome.and_then(|bytes| Page::new(bytes).map(Rc::new).map_err(|error| error.to_string()));
         let is_good = outcome.is_ok();
+        if is_good {
+            links.heard(now, &link_id(&tid));
+        }
         let others = self.others_sharing(&tid);
         match outcome {
             Ok(page) => {

@@ -19,7 +19,7 @@ use crate::core::links::Links;
 use crate::core::note::Note;
 use crate::core::tid::TransportId;
 use crate::core::{Action, Ticket};
-use crate::helper::message::{Capabilities, Failure};
+use crate::helper::message::{Capabilities, Failure, PageRequest};
 
 /// What the configuration says of sessions.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -228,13 +228,14 @@ impl Finder {
         let step = discovery.session.next(links.device(&device).map_or("", |device| &device.dctype));
         let ticket = links.next_ticket();
         discovery.reading = Some(Reading { ticket, step, again: false, anew: false });
-        let port_local = self.rules.pleo && discovery.session.capabilities.is_some_and(|can| can.pleo == Some(true));
+        let can = discovery.session.capabilities.unwrap_or_default();
+        let how = PageRequest { port_local: self.rules.pleo && can.pleo == Some(true), piece: can.piece };
         self.retries.cancel(&tid);
         self.in_flight.insert(ticket, tid);
         Some(match step {
             Step::Register => Action::Register { ticket, device },
             Step::Inquire => Action::Inquire { ticket, device, pleo: self.rules.pleo },
-            Step::Read => Action::ReadLogPage { ticket, device, port_local },
+            Step::Read => Action::ReadLogPage { ticket, device, how },
         })
     }
 

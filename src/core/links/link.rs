@@ -243,6 +243,11 @@ impl State {
         matches!(self, State::Live { .. } | State::Leaving { .. } | State::Parked)
     }
 
+    /// Connected, or about to be.
+    pub fn is_way(&self) -> bool {
+        matches!(self, State::Queued { .. } | State::Connecting { .. } | State::Live { .. })
+    }
+
     /// Not connected, and nothing under way that would connect it.
     pub fn can_adopt(&self) -> bool {
         match self {

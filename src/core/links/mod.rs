@@ -45,7 +45,7 @@ use crate::core::host::HostIds;
 pub use crate::core::links::link::{Bar, Disposal, Leave, LinkChange, LinkId, needs_discovery_option};
 use crate::core::links::link::{Link, Retired, State, Stay};
 use crate::core::links::portals::Portals;
-use crate::core::links::turns::Turns;
+use crate::core::links::turns::{Turns, Ways};
 use crate::core::network::Way;
 use crate::core::portal::PortalId;
 use crate::core::{Action, Ticket};
@@ -57,9 +57,12 @@ pub struct Links {
     links: BTreeMap<LinkId, Link>,
     /// How many of them are [settled](State::is_settled).
     settled: usize,
+    /// One of the others has failed, or cannot be tried.
+    troubled: bool,
     devices: Devices,
     portals: Portals,
     turns: Turns,
+    ways: Ways,
     retries: Deadlines<LinkId>,
     connecting: BTreeMap<Ticket, LinkId>,
     /// When the kernel was last done with a connect: it works at one at a time.
@@ -93,9 +96,11 @@ impl Links {
         Links {
             links: BTreeMap::new(),
             settled: 0,
+            troubled: false,
             devices: Devices::default(),
             portals: Portals::new(seed.rotate_left(16)),
             turns: Turns::default(),
+            ways: Ways::default(),
             retries: Deadlines::default(),
             connecting: BTreeMap::new(),
             last_connect_done: None,
@@ -353,6 +358,13 @@ impl Links {
                 self.portal_failed(now, portal, why, Hold::default());
                 self.bar_waiting(portal);
             }
+        }
+    }
+
+    /// The controller of a live link has answered a command.
+    pub fn heard(&mut self, now: Instant, id: &LinkId) {
+        if let Some(portal) = self.links.get(id).and_then(|link| link.portal.as_ref()) {
+            self.portals.heard(now, portal);
         }
     }
 

@@ -123,6 +123,15 @@ impl Portals {
         }
     }
 
+    /// A controller behind it has answered a command: as good as the answer to a probe, unless a connect has failed there.
+    pub fn heard(&mut self, now: Instant, portal: &PortalId) {
+        if let Some(Portal { answer: answer @ (Answer::Unknown | Answer::Yes { .. }), .. }) =
+            self.portals.get_mut(portal)
+        {
+            *answer = Answer::Yes { until: now + ANSWER_VALID };
+        }
+    }
+
     /// A controller behind it was connected; the links that waited for its answer.
     pub fn proved(&mut self, now: Instant, portal_id: &PortalId) -> BTreeSet<LinkId> {
         if let Some(portal) = self.portals.get_mut(portal_id) {

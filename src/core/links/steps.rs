@@ -122,7 +122,10 @@ impl Links {
         let portal_failures = link.portal.as_ref().map_or(0, |portal| self.portals.failures(portal));
         let failures = link.failures.saturating_add(portal_failures);
         // Where only an announcement speaks for a controller, it comes after all others.
-        let turn = self.turns.join(id.clone(), failures.saturating_add(u32::from(link.tentative)));
+        let failures = failures.saturating_add(u32::from(link.tentative));
+        // Discovery controllers lead to more than themselves, and share a name.
+        let ways_before = if id.kind == ControllerKind::Io { self.ways.count(id) } else { 0 };
+        let turn = self.turns.join(id.clone(), failures, ways_before);
         self.enter(id, State::Queued { turn });
     }
 
@@ -263,6 +266,7 @@ impl Links {
 
     /// Links behind it that are queued already will see that at their turn.
     pub(super) fn portal_failed(&mut self, now: Instant, portal: &PortalId, why: String, hold: Hold) {
+        self.troubled = true;
         let is_unconnected =
             |id: &&LinkId| self.links.get(id).is_some_and(|link| !matches!(link.state, State::Live { .. }));
         if !self.alternates.is_empty() {
@@ -390,6 +394,7 @@ impl Links {
         if let Some(Link { portal: Some(portal), .. }) = self.links.remove(id) {
             self.portals.leave(&portal, id);
         }
+        self.forgive();
     }
 
     /// Another is wanted in the place of an alternate: what is known of it is kept.
@@ -400,6 +405,7 @@ impl Links {
         if let Some(Link { portal, failures, complaint, .. }) = self.links.remove(id) {
             self.retired.insert(id.clone(), Retired { portal, failures, complaint, retry_at });
         }
+        self.forgive();
     }
 
     /// It is wanted again, through this portal, or of no interest any more.
@@ -419,6 +425,12 @@ impl Links {
         let portal = link.portal.as_ref();
         let (is_settled, was_settled) = (state.is_settled(), link.state.is_settled());
         self.settled = self.settled.saturating_add(usize::from(is_settled)).saturating_sub(usize::from(was_settled));
+        self.troubled |= matches!(state, State::BackingOff | State::Unresolved | State::Barred);
+        match (link.state.is_way(), state.is_way()) {
+            (false, true) => self.ways.add(id),
+            (true, false) => self.ways.remove(id),
+            _ => {}
+        }
         match std::mem::replace(&mut link.state, state) {
             State::AwaitingPortal => portal.into_iter().for_each(|portal| self.portals.stop_waiting(portal, id)),
             State::Queued { turn } => self.turns.leave(turn),
@@ -449,6 +461,12 @@ impl Links {
             }
             _ => {}
         }
+        self.forgive();
+    }
+
+    /// With everything connected there is no trouble left.
+    fn forgive(&mut self) {
+        self.troubled &= self.links.len() > self.settled;
     }
 
     /// The links that wait for what becomes of a controller that was being made, of either kind and of any subsystem.

@@ -128,9 +128,9 @@ impl Links {
         ours.map(|(id, _)| id).chain(&self.ours_before)
     }
 
-    /// Whether any controller is on its way to a connection.
+    /// Whether any controller has to wait for its connection.
     pub fn are_waiting(&self) -> bool {
-        self.links.len() > self.settled
+        self.troubled && self.links.len() > self.settled
     }
 
     /// Whether the kernel has what a link would ask for.

@@ -111,6 +111,49 @@ fn at_most_two_connects_at_once_and_one_that_failed_before() {
 }
 
 #[test]
+fn all_storage_is_there_before_any_is_there_twice() {
+    let mut world = World::new();
+    let paths = ["nqn.a@192.0.2.1", "nqn.b@192.0.2.1", "nqn.a@192.0.2.2", "nqn.b@192.0.2.2", "nqn.c@192.0.2.2"];
+    world.settings.io = paths.iter().filter_map(|path| path.split_once('@')).map(|(nqn, at)| entry(at, nqn)).collect();
+    world.event(Event::FabricsReady(false));
+    world.configure();
+    world.answer_probe("192.0.2.1");
+    world.answer_probe("192.0.2.2");
+    world.event(Event::FabricsReady(true));
+    let mut order = Vec::new();
+    while let Some((_, id)) = world.connects.first() {
+        order.push(format!("{}@{}", id.tid.subsysnqn(), id.tid.traddr()));
+        world.connect_ok(&format!("nvme{}", order.len()));
+    }
+    assert_eq!(order, [paths[0], paths[1], paths[4], paths[2], paths[3]]);
+}
+
+#[test]
+fn a_page_that_was_read_stands_for_a_probe() {
+    let listing = |nqns: &[&str]| {
+        let entries: Vec<String> = nqns.iter().map(|nqn| format!("{nqn}@{DC}")).collect();
+        let mut bytes = page(&entries.iter().map(String::as_str).collect::<Vec<_>>());
+        // At the discovery controller's own port.
+        bytes[1024..].chunks_mut(1024).for_each(|entry| entry[32..36].copy_from_slice(b"8009"));
+        Ok(bytes.into())
+    };
+    let mut world = World::with_discovery();
+    world.page(&[]);
+    world.pass_secs(60);
+    world.aen("nvme0");
+    world.page_read(listing(&["nqn.a"]));
+    assert_eq!((world.probing(), world.connecting()), (vec![], vec![DC]));
+
+    // That the controller answers does not mean that others can be connected there.
+    world.connect_fails(Errno::ECONNREFUSED);
+    world.aen("nvme0");
+    world.page_read(listing(&["nqn.a", "nqn.b"]));
+    assert_eq!((world.probing(), world.connecting()), (vec![], vec![]));
+    world.pass_secs(1);
+    assert_eq!((world.probing(), world.connecting()), (vec![DC], vec![]));
+}
+
+#[test]
 fn a_portal_that_held_up_the_kernel_is_penalised_and_goes_last() {
     let mut world = world_of(1..4);
     world.answer_probe("192.0.2.1");

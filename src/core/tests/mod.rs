@@ -139,7 +139,7 @@ impl World {
             registers: Vec::new(),
             inquiries: Vec::new(),
             by_hand: false,
-            can: Capabilities { notices: true, pleo: None },
+            can: Capabilities { notices: true, pleo: None, piece: 0 },
             port_local: false,
             resolves: Vec::new(),
             device_reads: 0,
@@ -380,9 +380,9 @@ impl World {
                 Action::Inquire { ticket, .. } => {
                     self.machine.handle(self.now, Event::Inquired { ticket, outcome: Ok(self.can) });
                 }
-                Action::ReadLogPage { ticket, device, port_local } => {
+                Action::ReadLogPage { ticket, device, how } => {
                     self.page_reads.push((ticket, device));
-                    self.port_local = port_local;
+                    self.port_local = how.port_local;
                 }
                 Action::Resolve { ticket, name } => self.resolves.push((ticket, name)),
                 Action::ReadDevices => self.device_reads += 1,

@@ -4,7 +4,7 @@ use super::*;
 
 use crate::core::finder::PageState;
 
-const SILENT: Capabilities = Capabilities { notices: false, pleo: None };
+const SILENT: Capabilities = Capabilities { notices: false, pleo: None, piece: 0 };
 
 fn world() -> World {
     let mut world = World::new();

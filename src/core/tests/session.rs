@@ -4,7 +4,7 @@ use super::*;
 
 use crate::core::finder::PageState;
 
-const CAN: Capabilities = Capabilities { notices: true, pleo: Some(true) };
+const CAN: Capabilities = Capabilities { notices: true, pleo: Some(true), piece: 0 };
 
 /// A discovery controller of this type, connected as nvme0. What it is asked is answered by hand.
 fn world(dctype: &str) -> World {
@@ -65,7 +65,7 @@ fn one_step_follows_the_other() {
 fn who_does_not_say_what_it_is_is_not_registered_with() {
     let mut world = world("none");
     assert_eq!(asked(&world), (0, 1, 0));
-    world.inquired(Ok(Capabilities { notices: true, pleo: None }));
+    world.inquired(Ok(Capabilities { notices: true, pleo: None, piece: 0 }));
     assert_eq!(asked(&world), (0, 0, 1));
     assert!(!world.port_local);
 }

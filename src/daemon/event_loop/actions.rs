@@ -23,6 +23,8 @@ impl Daemon {
         if acted {
             self.uses.watch(self.machine.links().keeps_what_is_used(), self.poll.registry());
             self.claims.drop_gone(self.machine.links());
+            let is_connecting = self.machine.links().connecting().next().is_some();
+            self.claims.settle(now, is_connecting);
             self.tell_status();
         }
     }
@@ -48,9 +50,9 @@ impl Daemon {
             Action::Inquire { ticket, device, pleo } => {
                 self.requests.inquire(ticket, self.machine.links().device(&device), pleo);
             }
-            Action::ReadLogPage { ticket, device, port_local } => {
+            Action::ReadLogPage { ticket, device, how } => {
                 log::debug!("{device}: reading the discovery log page");
-                self.requests.read_log_page(ticket, self.machine.links().device(&device), port_local);
+                self.requests.read_log_page(ticket, self.machine.links().device(&device), how);
             }
             Action::Resolve { ticket, name } => {
                 log::debug!("{name}: resolving");

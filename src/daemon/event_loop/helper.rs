@@ -22,7 +22,11 @@ impl Daemon {
     }
 
     pub(super) fn handle_replies(&mut self, now: Instant) {
-        while let Some(outcome) = self.requests.poll_outcome(now, &self.sysfs, &mut self.claims) {
+        loop {
+            let known = |name: &str| self.machine.links().device(name).cloned();
+            let Some(outcome) = self.requests.poll_outcome(now, &self.sysfs, known, &mut self.claims) else {
+                return;
+            };
             match outcome {
                 Outcome::Event(event) => self.machine.handle(now, event),
                 Outcome::Network { hfi, outcome } => {

@@ -110,6 +110,7 @@ impl Daemon {
             self.handle_bus_events(now);
             self.act(now);
             if let Some(ended) = self.ended(now) {
+                self.claims.settle(now, false);
                 self.state_file.finish(now, || self.machine.legacy(now));
                 return Ok(ended);
             }

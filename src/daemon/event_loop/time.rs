@@ -41,6 +41,7 @@ impl Daemon {
             self.make_reserve_at,
             self.exclusions.deadline(),
             self.state_file.deadline(),
+            self.claims.deadline(),
             self.private.deadline(),
             self.stop_by,
             self.goal.as_ref().and_then(Goal::deadline),
@@ -67,6 +68,7 @@ impl Daemon {
         if self.state_file.deadline().is_some_and(|at| at <= now) {
             self.state_file.save(now, || self.machine.legacy(now));
         }
+        self.claims.settle(now, true);
         self.private.handle_deadline(now);
         if self.ready_by.is_some_and(|by| by <= now) {
             log::warn!("D-Bus: the bus does not answer; going on without it until it does");

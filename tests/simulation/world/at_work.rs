@@ -117,7 +117,7 @@ impl World {
         let reply = match command {
             Command::Register => Reply::Registered(ticket, outcome.map(|(which, _)| self.nature[which].registers)),
             Command::Inquire => {
-                let can = |which: usize| Capabilities { notices: self.nature[which].notices, pleo: None };
+                let can = |which: usize| Capabilities { notices: self.nature[which].notices, pleo: None, piece: 0 };
                 Reply::Inquired(ticket, outcome.map(|(which, _)| can(which)))
             }
             Command::Read => {
