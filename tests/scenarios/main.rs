@@ -25,7 +25,6 @@
 mod adoption;
 mod authentication;
 mod bench;
-mod bench_boot;
 mod boot;
 mod bus;
 mod coexist;

@@ -4,6 +4,7 @@
 //! Each is a scenario like any other, but not one of the tests. Its results are lines of a Markdown table
 //! ([`report`]), and the samples that they were made of.
 
+mod boot;
 mod floor;
 mod idle;
 mod latency;

@@ -56,7 +56,6 @@ pub fn ratio(guest: &Guest, figure: &str, ours: &Samples, other: (&str, &Samples
 }
 
 /// A line of the table without a ratio.
-#[allow(dead_code)]
 pub fn plain(guest: &Guest, figure: &str, value: &str, other: &str, goal: &str, met: Option<bool>) {
     let met = met.map_or("", |met| if met { "yes" } else { "no" });
     guest.tell(&format!("| {figure} | {value} | {other} | | {goal} | {met} |"));

@@ -106,9 +106,6 @@ const MARKS: [(&str, &str); 3] = [
     ),
 ];
 
-/// Where `bench_boot.rs` says how to build it.
-const STATIC: &str = "target/x86_64-unknown-linux-gnu/release/stas";
-
 /// An initramfs that is compared, as somebody would have it: with the program as it is installed, where it is ours.
 pub fn write_compared(name: &str, vm: &Path, to: &Path) -> io::Result<()> {
     compared(name, vm, File::create(to)?)?.finish()
@@ -118,8 +115,7 @@ fn compared(name: &str, vm: &Path, mut out: File) -> io::Result<Archive> {
     io::copy(&mut File::open(vm.join(format!("bench/{name}.cpio")))?, &mut out)?;
     let mut archive = Archive { out, inode: 0 };
     if name == "stas" {
-        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join(STATIC);
-        archive.file("usr/sbin/stas", 0o755, &std::fs::read(program)?)?;
+        archive.file("usr/sbin/stas", 0o755, &std::fs::read(program())?)?;
     }
     Ok(archive)
 }
