@@ -177,12 +177,17 @@ impl Process {
 
     /// The life of a child, which stays if it has a channel.
     fn work(&self, mut id: RequestId, mut request: Request, channel: Option<OwnedFd>) -> ! {
+        let mut is_new = true;
         loop {
             let stays = self.answer(id, request, channel.as_ref());
-            name(c"stas-worker");
             let Some(channel) = channel.as_ref().filter(|_| stays) else {
                 exit(ANSWERED);
             };
+            name(c"stas-worker");
+            if std::mem::take(&mut is_new) {
+                // What the helper has locked is not locked here.
+                let _ = memory::lock_if_needed();
+            }
             let Ok(Some((packet, _))) = packet::recv(channel.as_fd()) else {
                 exit(ANSWERED);
             };

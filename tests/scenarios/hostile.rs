@@ -58,7 +58,8 @@ fn a_page_that_is_refused() {
 fn refused(guest: &Guest, spoil: impl FnOnce(&mut Behaviour), message: &str) {
     let dc = Simulator::start("127.0.0.1:8009").unwrap();
     let storage = Storage::offer(guest, 2);
-    dc.set_entries(storage.entries(..1));
+    dc.behave(|b| b.identity.mdts = LOW_MDTS);
+    dc.set_entries(storage.long_page(..1));
     guest.write(STAFD_CONF, &controller("127.0.0.1", 8009));
     let mut stas = Stas::start(guest, Form::TwoDaemons);
     guest.wait_for_storage(&storage.nqns(..1), SOON);
@@ -75,7 +76,7 @@ fn refused(guest: &Guest, spoil: impl FnOnce(&mut Behaviour), message: &str) {
     guest.assert_untouched(&before);
 
     dc.behave(|b| *b = Behaviour::default());
-    dc.set_entries(storage.entries(..2));
+    dc.set_entries(storage.long_page(..2));
     guest.wait_for_storage(&storage.nqns(..2), SOON);
     guest.assert_untouched(&before);
     stas.assert_running();
@@ -264,6 +265,9 @@ fn a_kernel_without_tls() {
     });
 }
 
+/// Two pages of memory: a command may ask for seven entries and the header.
+pub const LOW_MDTS: u8 = 1;
+
 /// Subsystems to list.
 pub struct Storage {
     subsystems: Vec<Subsystem>,
@@ -285,5 +289,11 @@ impl Storage {
 
     pub fn entries(&self, which: impl std::slice::SliceIndex<[Subsystem], Output = [Subsystem]>) -> Vec<Entry> {
         self.nqns(which).into_iter().map(|nqn| Entry::io(nqn, "127.0.0.1", "4420")).collect()
+    }
+
+    /// The same in a page that takes several commands with [`LOW_MDTS`]: all but the last ones say the same.
+    pub fn long_page(&self, which: impl std::slice::SliceIndex<[Subsystem], Output = [Subsystem]>) -> Vec<Entry> {
+        let entries = self.entries(which);
+        std::iter::repeat_n(entries[0].clone(), 8).chain(entries).collect()
     }
 }

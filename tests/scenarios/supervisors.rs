@@ -1,7 +1,7 @@
 //! Service managers as Debian ships them that need no machine of their own to be tried: runit and s6 with the scripts in
 //! `init/`, and what systemd thinks of the units there. How OpenRC and systemd start them, `root.rs` shows.
 
-use crate::guest::{Debian, Guest};
+use crate::guest::{Debian, Guest, OURS};
 use crate::stas::{SOON, STAFD_CONF, controller, nqn};
 use crate::vm::Scenario;
 use std::fs::{self, Permissions};
@@ -67,7 +67,10 @@ fn supervises(guest: &Guest, debian: &Debian<'_>, supervisor: &Supervisor) {
     let service = format!("{}/stas", supervisor.scan[1]);
     fs::create_dir_all(supervisor.scan[1]).unwrap();
     guest.run("cp", &["-rL", &format!("{SHIPPED}/{}", supervisor.files), supervisor.scan[1]]).ok();
-    fs::set_permissions(format!("{service}/run"), Permissions::from_mode(0o755)).unwrap();
+    // As `init/install` does for a prefix other than /usr.
+    let run = format!("{service}/run");
+    guest.write(&run, &fs::read_to_string(&run).unwrap().replace("/usr/sbin", OURS));
+    fs::set_permissions(run, Permissions::from_mode(0o755)).unwrap();
     let tell = |command: &[&str]| drop(debian.run(command[0], &[&command[1..], &[&service]].concat()).ok());
     let pid = || (supervisor.pid)(debian, &service).filter(|pid| is_daemon(*pid));
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 const ROOT: &str = "/debian";
 
 /// Where ours are for Debian's programs.
-const OURS: &str = "/tmp/ours";
+pub const OURS: &str = "/tmp/ours";
 
 /// What Debian's programs share with the rest of the guest.
 const SHARED: [&str; 8] = ["proc", "sys", "dev", "run", "tmp", "etc/dbus-1", "etc/nvme", "etc/stas"];
