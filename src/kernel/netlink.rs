@@ -50,14 +50,14 @@ impl KernelSocket {
     /// Subscribed to the kernel's uevents.
     pub fn uevents() -> io::Result<KernelSocket> {
         let socket = KernelSocket::new(SockProtocol::NetlinkKObjectUEvent, RECEIVE_BUFFER)?;
-        socket.leave_out_additions()?;
         socket.subscribe(GROUP_KERNEL)?;
         Ok(socket)
     }
 
-    /// Each controller and disk that comes brings a dozen devices into being: nobody here wants to know of one but
-    /// `/dev/nvme-fabrics`, a "misc" device. What comes of a controller is told by a change of it.
-    fn leave_out_additions(&self) -> io::Result<()> {
+    /// From here on, of devices that come only those of the class "misc" are told of, such as `/dev/nvme-fabrics`. Each controller
+    /// and disk brings a dozen others into being, and what comes of a controller is told by a change of it: who does not wait
+    /// for disks need not wake up for any of these.
+    pub fn leave_out_additions(&self) -> io::Result<()> {
         const WORD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
         const IS: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
         const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;

@@ -248,5 +248,21 @@ fn a_boot_without_a_table_has_nothing_to_do_and_one_without_a_key_is_refused() {
         assert_boots(guest, &["--nbft", "/discovery", "--kmsg"]);
         assert_eq!(owners(guest), vec![("10.98.1.1".to_owned(), "nbft".to_owned()); 2]);
         assert!(guest.run("dmesg", &[]).ok().contains("stas boot: /dev/nvme2n1 is there"));
+
+        // A path may be there long before its disk.
+        let late = guest.target().empty_subsystem(&nqn("late"));
+        guest.target().tcp_port("10.98.1.2", 4421).link_in(&san, &late);
+        let mut table = two_paths("late");
+        table.ssns.truncate(1);
+        table.ssns[0].trsvcid = "4421".to_owned();
+        fs::write("/late", table.bytes()).unwrap();
+        let mut waiting = guest.spawn("stas", &["boot", "--nbft", "/late", "--deadline", "0"]);
+        waiting.wait_log("example:late: connected as", SOON);
+        // Whatever a connection brings with it is over by then.
+        std::thread::sleep(Duration::from_secs(2));
+        assert!(waiting.is_running(), "{}", waiting.log());
+        late.add_namespace(1, 1 << 20);
+        guest.wait_until("the boot goes on", SOON, || !waiting.is_running());
+        assert_eq!(waiting.log().matches("is there after").count(), 1);
     });
 }

@@ -94,7 +94,7 @@ impl Daemon {
             )?,
             armed: None,
             signals: describe("signalfd", SignalFd::with_flags(mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC))?,
-            uevents: describe("netlink", KernelSocket::uevents())?,
+            uevents: describe("netlink", uevents(program))?,
             sysfs: Sysfs::new(CLASS),
             requests,
             probes: Probes::new(PROBES, probes),
@@ -184,6 +184,15 @@ impl Daemon {
             }
         }
     }
+}
+
+fn uevents(program: Program) -> io::Result<KernelSocket> {
+    let socket = KernelSocket::uevents()?;
+    // A disk that comes may be what a boot waits for. To the others it is none of their business.
+    if program != Program::Boot {
+        socket.leave_out_additions()?;
+    }
+    Ok(socket)
 }
 
 fn describe<T, E: Display>(what: &str, outcome: Result<T, E>) -> Result<T, String> {
