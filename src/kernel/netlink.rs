@@ -161,6 +161,7 @@ mod tests {
     /// What becomes of a message that another process sends.
     fn sent(message: &[u8]) -> [String; 2] {
         let victim = KernelSocket::uevents().unwrap();
+        victim.leave_out_additions().unwrap();
         let attacker = KernelSocket::uevents().unwrap();
         let address: NetlinkAddr = getsockname(victim.as_raw_fd()).unwrap();
         let target = NetlinkAddr::new(address.pid(), 0);
