@@ -8,15 +8,6 @@ use crate::core::finder::Origin;
 /// What goes wrong, and how the world is told.
 type Case = (&'static str, fn(&mut World));
 
-/// [`PATH`] is connected as nvme1 and listed by the discovery controller nvme0 of the same process.
-fn in_one_process() -> World {
-    let mut world = World::with_discovery();
-    world.page(&[PATH]);
-    world.connect("192.0.2.9", "nvme1");
-    world.pass_secs(60);
-    world
-}
-
 const IN_ONE_PROCESS: &[Case] = &[
     ("nothing", |_| {}),
     ("the discovery controller's connection is lost and the kernel gives it up", |world| world.removed("nvme0")),
@@ -102,7 +93,7 @@ const IN_ONE_PROCESS: &[Case] = &[
 #[test]
 fn missing_evidence_takes_nothing_down_in_one_process() {
     for (what, happens) in IN_ONE_PROCESS {
-        let mut world = in_one_process();
+        let mut world = World::with_path();
         happens(&mut world);
         world.pass_secs(3600);
         assert_eq!(world.disconnects.iter().filter(|(_, device)| device.name == "nvme1").count(), 0, "{what}");
@@ -184,7 +175,7 @@ const AFTER_A_RESTART: &[Case] = &[
 ];
 
 fn restarted() -> World {
-    let before = in_one_process();
+    let before = World::with_path();
     let legacy = before.machine.legacy(before.now);
     let mut world = World::new();
     world.inherit(legacy, vec![serving(&io(PATH), "nvme1")]);
@@ -207,7 +198,7 @@ fn missing_evidence_takes_nothing_down_after_a_restart() {
 #[test]
 fn evidence_counts_afterwards() {
     for (what, happens) in &IN_ONE_PROCESS[..9] {
-        let mut world = in_one_process();
+        let mut world = World::with_path();
         happens(&mut world);
         world.pass_secs(120);
         if world.device_of(&dc(DC)).is_none() {

@@ -5,7 +5,7 @@
 //! closure. What is written to the disk is forgotten.
 
 use super::machine::{Ear, Machine, Peer, Start};
-use super::{Kernel, ROLE, Role, in_directory, initramfs, judge, on_host};
+use super::{ROLE, Role, in_directory, initramfs, judge, kernel_and_disk, on_host};
 use crate::guest::{self, Guest};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -84,12 +84,7 @@ fn prepare(guest: &Guest) {
 }
 
 fn boot(test: &str) -> Result<(), String> {
-    let vm = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/vm");
-    let kernel = vm.join(Kernel::V6_12.name());
-    let disk = vm.join("debian/image");
-    if !kernel.join("stamp").exists() || !disk.exists() {
-        return Err("there are no machines to run scenarios on yet: run tests/setup".to_owned());
-    }
+    let [vm, kernel, disk] = kernel_and_disk()?;
     let file = test.replace("::", ".");
     let [image, packages] = [".cpio", ".packages"].map(|end| in_directory(&vm.join("run"), &format!("{file}{end}")));
     let (image, packages) = (image?, packages?);

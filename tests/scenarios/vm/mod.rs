@@ -251,6 +251,16 @@ fn on_host<T>(boot: impl FnOnce(&str) -> Result<T, String>) -> T {
     boot(test).unwrap_or_else(|why| panic!("{why}"))
 }
 
+/// Of machines with a disk: where `tests/setup` puts things, and in there the kernel and the disk.
+fn kernel_and_disk() -> Result<[PathBuf; 3], String> {
+    let vm = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/vm");
+    let (kernel, disk) = (vm.join(Kernel::V6_12.name()), vm.join("debian/image"));
+    match kernel.join("stamp").exists() && disk.exists() {
+        true => Ok([vm, kernel, disk]),
+        false => Err("there are no machines to run scenarios on yet: run tests/setup".to_owned()),
+    }
+}
+
 fn in_directory(directory: &Path, file: &str) -> Result<PathBuf, String> {
     fs::create_dir_all(directory)
         .map_err(|error| format!("cannot make the directory {}: {error}", directory.display()))?;

@@ -5,7 +5,7 @@
 //! the other machine is off.
 
 use super::machine::{Ear, Machine, Peer, Report, Start};
-use super::{Kernel, in_directory, initramfs, judge, on_host};
+use super::{in_directory, initramfs, judge, kernel_and_disk, on_host};
 use crate::guest::{self, Guest};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -90,12 +90,7 @@ impl Pair {
     }
 
     fn boot(&self, test: &str) -> Result<Vec<String>, String> {
-        let vm = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/vm");
-        let kernel = vm.join(Kernel::V6_12.name());
-        let disk = vm.join("debian/image");
-        if !kernel.join("stamp").exists() || !disk.exists() {
-            return Err("there are no machines to run scenarios on yet: run tests/setup".to_owned());
-        }
+        let [vm, kernel, disk] = kernel_and_disk()?;
         let file = test.replace("::", ".");
         let run = |name: &str| in_directory(&vm.join("run"), &format!("{file}.{name}"));
         let log = |role: Role| in_directory(&vm.join("logs"), &format!("{file}.{}.log", role.name()));
