@@ -1,7 +1,7 @@
 //! `stas` answers to several names, as first word or as the name it is called by.
 
 #[cfg(all(target_env = "gnu", target_feature = "crt-static", panic = "abort"))]
-mod unreached;
+mod stand_ins;
 
 use std::ffi::OsString;
 use std::path::Path;
