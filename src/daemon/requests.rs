@@ -411,9 +411,9 @@ impl AsRawFd for Requests {
 }
 
 /// What a long reply says.
-fn told<T: DeserializeOwned>(reply: Reply, text: Option<Box<[u8]>>) -> Result<T, Failure> {
-    match (reply, text) {
-        (Reply::Text { .. }, Some(text)) => serde_json::from_slice(&text).map_err(|_| Failure::BadReply),
+fn told<T: DeserializeOwned>(reply: Reply, bytes: Option<Box<[u8]>>) -> Result<T, Failure> {
+    match (reply, bytes) {
+        (Reply::Long { .. }, Some(bytes)) => postcard::from_bytes(&bytes).map_err(|_| Failure::BadReply),
         (Reply::Failed(failure), _) => Err(failure),
         _ => Err(Failure::BadReply),
     }

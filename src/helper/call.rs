@@ -139,9 +139,9 @@ fn read_log_page(identity: &ControllerIdentity, how: PageRequest) -> Result<(Rep
 }
 
 fn hand_over(told: &impl Serialize) -> Result<(Reply, Option<OwnedFd>), Failure> {
-    let text = serde_json::to_vec(told).map_err(|_| Failure::BadReply)?;
-    let file = page::write(&text).map_err(errno)?;
-    Ok((Reply::Text { bytes: text.len() as u64 }, Some(file)))
+    let bytes = postcard::to_allocvec(told).map_err(|_| Failure::BadReply)?;
+    let file = page::write(&bytes).map_err(errno)?;
+    Ok((Reply::Long { bytes: bytes.len() as u64 }, Some(file)))
 }
 
 /// The controller described.

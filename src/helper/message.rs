@@ -162,9 +162,9 @@ pub enum Reply {
     LogPage {
         bytes: u64,
     },
-    /// A [`Configuration`](crate::config::Configuration) or its [`Exclusions`](crate::config::Exclusions), as JSON in a sealed
-    /// memory file likewise.
-    Text {
+    /// A [`Configuration`](crate::config::Configuration) or its [`Exclusions`](crate::config::Exclusions), in a sealed memory
+    /// file likewise.
+    Long {
         bytes: u64,
     },
     /// Addresses of the name that was asked for, some with a zone: at least one, in no particular order.

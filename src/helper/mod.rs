@@ -49,7 +49,7 @@ use message::{Failure, Reply, Request, RequestId};
 /// What a child does with its request. The descriptor goes with the reply.
 pub type Call = Rc<dyn Fn(Request) -> (Reply, Option<OwnedFd>)>;
 
-/// A reply; with [`Reply::LogPage`] and [`Reply::Text`] comes what is announced, as long as the reply says.
+/// A reply; with [`Reply::LogPage`] and [`Reply::Long`] comes what is announced, as long as the reply says.
 pub type Answer = (RequestId, Reply, Option<Box<[u8]>>);
 
 /// The daemon's side. Nothing here blocks.
@@ -126,7 +126,7 @@ impl Helper {
         };
         let (id, reply) = packet::decode(&packet)?;
         match (&reply, file) {
-            (Reply::LogPage { bytes } | Reply::Text { bytes }, file) => match page::read(file, *bytes) {
+            (Reply::LogPage { bytes } | Reply::Long { bytes }, file) => match page::read(file, *bytes) {
                 Ok(page) => Ok(Some((id, reply, Some(page)))),
                 Err(error) => Ok(Some((id, Reply::Failed(Failure::BadPage(error.to_string())), None))),
             },

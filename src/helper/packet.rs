@@ -1,5 +1,5 @@
-//! One message is one packet on a `SOCK_SEQPACKET` pair: JSON of its id and the message, perhaps with a descriptor. So
-//! the messages of several children never mix.
+//! One message is one packet on a `SOCK_SEQPACKET` pair: its id and the message, perhaps with a descriptor. So the messages
+//! of several children never mix. Both ends are the same program, so the format (postcard) needs neither names nor versions.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -18,7 +18,7 @@ pub const PACKET_MAX: usize = 64 << 10;
 /// # Errors
 /// When it is longer than [`PACKET_MAX`].
 pub fn encode(id: RequestId, message: &impl Serialize) -> io::Result<Vec<u8>> {
-    let packet = serde_json::to_vec(&(id, message))?;
+    let packet = postcard::to_allocvec(&(id, message)).map_err(io::Error::other)?;
     if packet.len() > PACKET_MAX {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "message for the helper process is too long"));
     }
@@ -30,7 +30,7 @@ pub fn encode(id: RequestId, message: &impl Serialize) -> io::Result<Vec<u8>> {
 /// # Errors
 /// When it is no such message.
 pub fn decode<M: DeserializeOwned>(packet: &[u8]) -> io::Result<(RequestId, M)> {
-    Ok(serde_json::from_slice(packet)?)
+    postcard::from_bytes(packet).map_err(io::Error::other)
 }
 
 /// Blocks if the socket does.

@@ -215,7 +215,7 @@ impl Process {
             Request::Another => c"stas-helper",
         });
         let (reply, file) = (self.call)(request);
-        let is_small = !matches!(reply, Reply::LogPage { bytes } | Reply::Text { bytes } if bytes > SMALL);
+        let is_small = !matches!(reply, Reply::LogPage { bytes } | Reply::Long { bytes } if bytes > SMALL);
         // Before the answer: by the time that the daemon has the next request, it can be had here.
         let stays = is_small && channel.is_some_and(|channel| packet::send(channel.as_fd(), &[0], None).is_ok());
         let sent = packet::encode(id, &reply)
