@@ -13,7 +13,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::hint::black_box;
 use std::path::Path;
 use std::process::Command;
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use stas::bus::message;
@@ -338,27 +337,17 @@ fn source_address(source: usize) -> String {
 }
 
 fn device(id: &LinkId, name: &str) -> Device {
-    let (tid, none): (&Rc<TransportId>, _) = (&id.tid, String::new);
+    let tid = &id.tid;
     Device {
-        name: name.into(),
-        transport: tid.transport(),
         kind: id.kind,
         state: "live".into(),
         traddr: tid.traddr().into(),
         trsvcid: tid.trsvcid().into(),
         subsysnqn: tid.subsysnqn().into(),
-        host_traddr: none(),
-        host_iface: none(),
-        src_addr: none(),
-        src_iface: none(),
         host_nqn: tid.host_nqn().into(),
-        host_id: none(),
         dctype: "none".into(),
         cntrltype: if id.kind == ControllerKind::Io { "io" } else { "discovery" }.into(),
-        model: none(),
-        serial: none(),
-        kato: None,
-        owner: None,
+        ..Device::new(name, tid.transport())
     }
 }
 

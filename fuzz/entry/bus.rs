@@ -201,8 +201,6 @@ impl Connector {
         self.connected.insert(name.clone(), id.clone());
         let tid = &id.tid;
         Device {
-            name,
-            transport: tid.transport(),
             kind: id.kind,
             state: "live".to_owned(),
             traddr: tid.traddr().to_owned(),
@@ -210,16 +208,8 @@ impl Connector {
             subsysnqn: tid.subsysnqn().to_owned(),
             host_traddr: tid.host_traddr().to_owned(),
             host_iface: tid.host_iface().to_owned(),
-            src_addr: String::new(),
-            src_iface: String::new(),
             host_nqn: tid.host_nqn().to_owned(),
-            host_id: String::new(),
-            dctype: String::new(),
-            cntrltype: String::new(),
-            model: String::new(),
-            serial: String::new(),
-            kato: None,
-            owner: None,
+            ..Device::new(&name, tid.transport())
         }
     }
 }

@@ -39,26 +39,23 @@ pub struct Device {
     pub src_iface: String,
     pub host_nqn: String,
     pub host_id: String,
-    /// `none`, `ddc`, `cdc` or empty.
+    /// Of a discovery controller: `none`, `ddc`, `cdc` or empty.
     pub dctype: String,
     /// `io`, `discovery`, `admin` or empty, as in sysfs.
     pub cntrltype: String,
-    pub model: String,
-    pub serial: String,
-    /// Keep alive timeout in seconds; 0: none.
+    /// Of a discovery controller: its keep alive timeout in seconds; 0: none.
     pub kato: Option<u32>,
     /// Who manages it by the registry of the host; nobody, as far as is known.
     pub owner: Option<String>,
 }
 
 impl Device {
-    /// To be filled in by tests that care for a few facts only.
-    #[cfg(test)]
-    pub fn nothing() -> Device {
+    /// An I/O controller of which nothing else is known so far.
+    pub fn new(name: &str, transport: Transport) -> Device {
         let none = String::new;
         Device {
-            name: none(),
-            transport: Transport::Tcp,
+            name: name.to_owned(),
+            transport,
             kind: ControllerKind::Io,
             state: none(),
             traddr: none(),
@@ -72,8 +69,6 @@ impl Device {
             host_id: none(),
             dctype: none(),
             cntrltype: none(),
-            model: none(),
-            serial: none(),
             kato: None,
             owner: None,
         }

@@ -105,7 +105,6 @@ impl HostIds {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::device::ControllerKind;
     use crate::core::tid::Transport;
 
     const OWN: &str = "f0e1d2c3-b4a5-4697-8879-6a5b4c3d2e1f";
@@ -116,14 +115,7 @@ mod tests {
     }
 
     fn device(host_nqn: &str, host_id: &str) -> Device {
-        Device {
-            name: "nvme7".into(),
-            transport: Transport::Tcp,
-            kind: ControllerKind::Io,
-            host_nqn: host_nqn.into(),
-            host_id: host_id.into(),
-            ..Device::nothing()
-        }
+        Device { host_nqn: host_nqn.into(), host_id: host_id.into(), ..Device::new("nvme7", Transport::Tcp) }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! controllers.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU16;
 use std::rc::Rc;
 
 use crate::core::device::ControllerKind;
@@ -125,15 +126,12 @@ impl<'a> Listed<'a> {
         if kind == ControllerKind::Io && subsysnqn == DISCOVERY_NQN {
             return Err("a discovery subsystem is no storage".to_owned());
         }
-        let port = match transport.is_ip() {
-            true => Some(
-                trsvcid.parse().ok().filter(|port| *port != 0).ok_or_else(|| format!("{trsvcid:?} is not a port"))?,
-            ),
-            false => None,
-        };
+        if transport.is_ip() && trsvcid.parse::<NonZeroU16>().is_err() {
+            return Err(format!("{trsvcid:?} is not a port"));
+        }
         let host_traddr = if transport.is_ip() == from.transport().is_ip() { from.host_traddr() } else { "" };
         let way = from.way(host_traddr, inherited_iface(transport, from));
-        Ok(Some((kind, TransportId::at_address(&address, port, subsysnqn, way))))
+        Ok(Some((kind, TransportId::at_address(&address, trsvcid, subsysnqn, way))))
     }
 
     /// The address. A link-local one means something on one interface only, and who is not on this host cannot know its

@@ -5,6 +5,8 @@
 //! look-ups on transport ids mean "the same controller as asked for", and no other place needs to know how addresses
 //! are spelled.
 
+use std::borrow::Cow;
+use std::cmp::Ordering;
 use std::fmt;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -68,15 +70,51 @@ impl fmt::Display for Transport {
     }
 }
 
-/// Identifies a controller together with the way to reach it. An empty string means "not given".
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// Identifies a controller together with the way to reach it. An empty string means "not given". Ordered by transport,
+/// address, service id and NQN, and then by the way.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TransportId {
     transport: Transport,
-    traddr: Box<str>,
-    trsvcid: Box<str>,
-    subsysnqn: Box<str>,
+    place: Place,
     /// Thousands that one log page lists have this in common.
     way: Rc<Way>,
+}
+
+/// Address, service id and NQN in one piece of memory, so that one comparison does for all three: the first two end with a
+/// NUL, which none of them contains.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Place {
+    text: Box<str>,
+    trsvcid_at: usize,
+    subsysnqn_at: usize,
+}
+
+impl Place {
+    fn new(traddr: &str, trsvcid: &str, subsysnqn: &str) -> Place {
+        let trsvcid_at = traddr.len() + 1;
+        let subsysnqn_at = trsvcid_at + trsvcid.len() + 1;
+        let mut text = String::with_capacity(subsysnqn_at + subsysnqn.len());
+        [traddr, "\0", trsvcid, "\0", subsysnqn].iter().for_each(|part| text.push_str(part));
+        Place { text: text.into(), trsvcid_at, subsysnqn_at }
+    }
+
+    fn part(&self, begin: usize, end: usize) -> &str {
+        self.text.get(begin..end).unwrap_or_default()
+    }
+}
+
+impl Ord for TransportId {
+    fn cmp(&self, other: &TransportId) -> Ordering {
+        let places = || self.place.text.cmp(&other.place.text);
+        let ways = || if Rc::ptr_eq(&self.way, &other.way) { Ordering::Equal } else { self.way.cmp(&other.way) };
+        self.transport.cmp(&other.transport).then_with(places).then_with(ways)
+    }
+}
+
+impl PartialOrd for TransportId {
+    fn partial_cmp(&self, other: &TransportId) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 /// From where and as whom a controller is reached.
@@ -102,28 +140,29 @@ impl TransportId {
     /// Brings a spelling into canonical form. Does not judge whether the address makes sense: see
     /// [`is_usable_address`].
     pub fn new(transport: Transport, spelling: Spelling<'_>) -> TransportId {
-        TransportId {
-            transport,
-            traddr: canonical_address(transport, spelling.traddr).into(),
-            trsvcid: canonical_service(transport, spelling.trsvcid).into(),
-            subsysnqn: spelling.subsysnqn.trim().into(),
-            way: Rc::new(Way {
-                host_traddr: canonical_address(transport, spelling.host_traddr).into(),
-                host_iface: spelling.host_iface.trim().into(),
-                host_nqn: spelling.host_nqn.trim().into(),
-            }),
-        }
+        let Spelling { traddr, trsvcid, subsysnqn, host_traddr, host_iface, host_nqn } = spelling;
+        let traddr = canonical_address(transport, traddr);
+        let trsvcid = canonical_service(transport, trsvcid);
+        let way = Rc::new(Way {
+            host_traddr: canonical_address(transport, host_traddr).into(),
+            host_iface: host_iface.trim().into(),
+            host_nqn: host_nqn.trim().into(),
+        });
+        let [traddr, trsvcid, subsysnqn] = [&traddr, &trsvcid, subsysnqn.trim()].map(|part| part.replace('\0', ""));
+        TransportId { transport, place: Place::new(&traddr, &trsvcid, &subsysnqn), way }
     }
 
-    /// One at an address that has been looked at already. `port` is that of an IP transport.
-    pub fn at_address(address: &Address<'_>, port: Option<u16>, subsysnqn: &str, way: Rc<Way>) -> TransportId {
-        TransportId {
-            transport: address.transport,
-            traddr: address.canonical().into(),
-            trsvcid: port.map(|port| port.to_string()).unwrap_or_default().into(),
-            subsysnqn: subsysnqn.into(),
-            way,
-        }
+    /// One whose parts are canonical, reached in whatever way.
+    pub fn unpinned(transport: Transport, traddr: &str, trsvcid: &str, subsysnqn: &str) -> TransportId {
+        let [host_traddr, host_iface, host_nqn] = Default::default();
+        let way = Rc::new(Way { host_traddr, host_iface, host_nqn });
+        TransportId { transport, place: Place::new(traddr, trsvcid, subsysnqn), way }
+    }
+
+    /// One whose parts have been looked at already: all are printable.
+    pub fn at_address(address: &Address<'_>, trsvcid: &str, subsysnqn: &str, way: Rc<Way>) -> TransportId {
+        let transport = address.transport;
+        TransportId { transport, place: Place::new(&address.canonical(), &service(transport, trsvcid), subsysnqn), way }
     }
 
     pub fn transport(&self) -> Transport {
@@ -131,15 +170,15 @@ impl TransportId {
     }
 
     pub fn traddr(&self) -> &str {
-        &self.traddr
+        self.place.part(0, self.place.trsvcid_at.saturating_sub(1))
     }
 
     pub fn trsvcid(&self) -> &str {
-        &self.trsvcid
+        self.place.part(self.place.trsvcid_at, self.place.subsysnqn_at.saturating_sub(1))
     }
 
     pub fn subsysnqn(&self) -> &str {
-        &self.subsysnqn
+        self.place.part(self.place.subsysnqn_at, self.place.text.len())
     }
 
     pub fn host_traddr(&self) -> &str {
@@ -157,7 +196,7 @@ impl TransportId {
     /// Whether both are reached at the same address and port, whatever they are called there and whatever the way to
     /// it.
     pub fn is_same_address(&self, other: &TransportId) -> bool {
-        (self.transport, &self.traddr, &self.trsvcid) == (other.transport, &other.traddr, &other.trsvcid)
+        self.transport == other.transport && self.traddr() == other.traddr() && self.trsvcid() == other.trsvcid()
     }
 
     /// The same controller, bound to another interface; to none if that is empty.
@@ -181,12 +220,13 @@ impl TransportId {
 
     /// The same controller at another address.
     pub fn at(&self, traddr: &str) -> TransportId {
-        TransportId { traddr: canonical_address(self.transport, traddr).into(), ..self.clone() }
+        let place = Place::new(&canonical_address(self.transport, traddr), self.trsvcid(), self.subsysnqn());
+        TransportId { place, ..self.clone() }
     }
 
     /// The address as an IP address, without its zone; `None` for other transports and for host names.
     pub fn ip(&self) -> Option<IpAddr> {
-        if self.transport.is_ip() { parse_ip(&self.traddr).map(|(ip, _)| ip) } else { None }
+        if self.transport.is_ip() { parse_ip(self.traddr()).map(|(ip, _)| ip) } else { None }
     }
 }
 
@@ -194,10 +234,11 @@ impl TransportId {
 impl fmt::Display for TransportId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ", self.transport)?;
-        match (self.traddr.contains(':'), self.trsvcid.is_empty()) {
-            (_, true) => write!(f, "{}", self.traddr)?,
-            (true, false) => write!(f, "[{}]:{}", self.traddr, self.trsvcid)?,
-            (false, false) => write!(f, "{}:{}", self.traddr, self.trsvcid)?,
+        let (traddr, trsvcid) = (self.traddr(), self.trsvcid());
+        match (traddr.contains(':'), trsvcid.is_empty()) {
+            (_, true) => f.write_str(traddr)?,
+            (true, false) => write!(f, "[{traddr}]:{trsvcid}")?,
+            (false, false) => write!(f, "{traddr}:{trsvcid}")?,
         }
         if !self.host_iface().is_empty() {
             write!(f, " via {}", self.host_iface())?;
@@ -205,19 +246,18 @@ impl fmt::Display for TransportId {
         if !self.host_traddr().is_empty() {
             write!(f, " from {}", self.host_traddr())?;
         }
-        write!(f, " {}", self.subsysnqn)
+        write!(f, " {}", self.subsysnqn())
     }
 }
 
 /// Splits `fe80::1%eth0` into address and zone; IPv4-mapped addresses come out as IPv4.
 pub fn parse_ip(text: &str) -> Option<(IpAddr, Option<&str>)> {
-    let (address, zone) = match text.split_once('%') {
-        Some((address, zone)) if is_interface_name(zone) => (address, Some(zone)),
-        Some(_) => return None,
-        None => (text, None),
-    };
-    let ip = address.parse::<IpAddr>().ok()?.to_canonical();
-    Some((ip, zone))
+    let parse = |text: &str| text.parse::<IpAddr>().ok().map(|ip| ip.to_canonical());
+    if let Some(ip) = parse(text) {
+        return Some((ip, None));
+    }
+    let (address, zone) = text.split_once('%').filter(|(_, zone)| is_interface_name(zone))?;
+    Some((parse(address)?, Some(zone)))
 }
 
 /// Two world wide names: `nn-0x…:pn-0x…` (kernel: `nvme_fc_parse_traddr`).
@@ -236,16 +276,20 @@ fn is_interface_name(text: &str) -> bool {
 
 /// The one spelling of a service id by which it is stored and compared: a port is a number.
 pub fn canonical_service(transport: Transport, spelling: &str) -> String {
-    let text = spelling.trim();
-    match text.parse::<u16>() {
-        Ok(port) if transport.is_ip() => port.to_string(),
-        _ => text.to_owned(),
+    service(transport, spelling.trim()).into_owned()
+}
+
+fn service(transport: Transport, text: &str) -> Cow<'_, str> {
+    let is_odd = transport.is_ip() && matches!(text.as_bytes(), [b'0' | b'+', ..]);
+    match is_odd.then(|| text.parse::<u16>()) {
+        Some(Ok(port)) => port.to_string().into(),
+        _ => text.into(),
     }
 }
 
 /// The one spelling of an address by which it is stored and compared.
 pub fn canonical_address(transport: Transport, spelling: &str) -> String {
-    Address::new(transport, spelling.trim()).canonical()
+    Address::new(transport, spelling.trim()).canonical().into_owned()
 }
 
 /// See [`Address::is_usable`].
@@ -268,13 +312,13 @@ impl<'a> Address<'a> {
     }
 
     /// See [`canonical_address`].
-    pub fn canonical(&self) -> String {
+    fn canonical(&self) -> Cow<'a, str> {
         match self.ip {
-            Some((ip, Some(zone))) => format!("{ip}%{zone}"),
+            Some((ip, Some(zone))) => format!("{ip}%{zone}").into(),
             // An IPv4 address has one spelling only, unless it is written as an IPv6 address.
-            Some((IpAddr::V4(_), None)) if !self.text.contains(':') => self.text.to_owned(),
-            Some((ip, None)) => ip.to_string(),
-            None => self.text.to_ascii_lowercase(),
+            Some((IpAddr::V4(_), None)) if !self.text.as_bytes().contains(&b':') => self.text.into(),
+            Some((ip, None)) => ip.to_string().into(),
+            None => self.text.to_ascii_lowercase().into(),
         }
     }
 

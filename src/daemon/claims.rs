@@ -106,7 +106,7 @@ impl Claims {
         }
     }
 
-    /// Those that never came into use and are gone, and the firmware's. To be called when anything may have changed.
+    /// Those that never came into use and are gone, and the firmware's. To be called when any may be gone.
     pub fn drop_gone(&mut self, links: &Links) {
         self.pending.retain(|device, _| links.device(device).is_some());
         let gone: Vec<String> = self.notes.keys().filter(|device| links.device(device).is_none()).cloned().collect();

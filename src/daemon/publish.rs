@@ -205,20 +205,17 @@ impl Published<'_> {
                 ControllerKind::Discovery => self.add_finder_details(tid, &mut description),
                 ControllerKind::Io => self.add_connector_details(tid, &mut description),
             }
-            let attribute = |read: fn(&crate::core::device::Device) -> &String| device.map(read).cloned();
-            let or_empty = |value: Option<String>| value.unwrap_or_default();
+            let shown = |attribute| device.map(|device| self.sysfs.attribute(&device.name, attribute));
+            let or_empty = Option::unwrap_or_default;
+            let host_id = device.map(|device| device.host_id.clone());
             description.extend([
-                (
-                    "hostid",
-                    attribute(|device| &device.host_id)
-                        .unwrap_or_else(|| self.machine.links().host_id_of(tid.host_nqn())),
-                ),
+                ("hostid", host_id.unwrap_or_else(|| self.machine.links().host_id_of(tid.host_nqn()))),
                 ("hostnqn", tid.host_nqn().to_owned()),
-                ("model", or_empty(attribute(|device| &device.model))),
-                ("serial", or_empty(attribute(|device| &device.serial))),
-                ("dctype", or_empty(attribute(|device| &device.dctype))),
-                ("cntrltype", or_empty(attribute(|device| &device.cntrltype))),
-                ("connected", python_bool(device.is_some_and(|device| self.sysfs.is_live(&device.name)))),
+                ("model", or_empty(shown("model"))),
+                ("serial", or_empty(shown("serial"))),
+                ("dctype", or_empty(shown("dctype"))),
+                ("cntrltype", or_empty(device.map(|device| device.cntrltype.clone()))),
+                ("connected", python_bool(shown("state").is_some_and(|state| state == "live"))),
             ]);
         }
         description

@@ -5,9 +5,9 @@
 //! start of the machine, and no clock that is set changes it. Replaced atomically; what cannot be written is tried again; a
 //! file that makes no sense is reported and ignored. It holds no secrets and nothing that could be executed.
 //!
-//! A change is written at once. With hundreds of connections, all of which are written each time, changes that follow each
-//! other share a write. What a crash loses of them errs on the safe side: it makes a connection somebody else's, or leaves a
-//! path listed.
+//! A change is written at once, but not while connects are under way, which come first; unless they take long. With hundreds of
+//! connections, all of which are written each time, changes that follow each other share a write. What a crash loses of them errs
+//! on the safe side: it makes a connection somebody else's, or leaves a path listed.
 
 use std::fs;
 use std::io;
@@ -31,6 +31,8 @@ const WRITE_AGAIN: Duration = Duration::from_secs(10);
 /// So many connections are written in no time; for each further one a change has to wait so much longer after the last.
 const FEW: usize = 8;
 const REST_EACH: Duration = Duration::from_millis(2);
+/// No connect is waited for longer than that.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// A megabyte describes some two thousand connections; more is not ours.
 const SIZE_MAX: u64 = 16 << 20;
 
@@ -117,10 +119,11 @@ impl StateFile {
     }
 
     /// There may be something new: replaces the file, now or soon.
-    pub fn save(&mut self, now: Instant, legacy: impl FnOnce() -> Vec<Legacy>) {
+    pub fn save(&mut self, now: Instant, can_wait: bool, legacy: impl FnOnce() -> Vec<Legacy>) {
         let many = u32::try_from(self.lines.len().saturating_sub(FEW)).unwrap_or(u32::MAX);
         let rested = self.written_at.and_then(|at| at.checked_add(REST_EACH.saturating_mul(many)));
-        match rested.filter(|at| *at > now) {
+        let due = if can_wait { self.write_at.or_else(|| now.checked_add(PATIENCE)) } else { rested };
+        match due.filter(|at| *at > now) {
             Some(at) => self.write_at = Some(at),
             None => self.save_now(now, &legacy()),
         }
@@ -312,7 +315,7 @@ mod tests {
     #[test]
     fn the_next_run_knows_what_this_one_saved() {
         let directory = directory("round-trip");
-        StateFile::new(&directory).save(Instant::now(), legacy);
+        StateFile::new(&directory).save(Instant::now(), false, legacy);
         assert_eq!(StateFile::new(&directory).load(), legacy());
         fs::remove_dir_all(directory).unwrap();
     }
@@ -324,7 +327,7 @@ mod tests {
         let other = Legacy { sources: vec![], ..io.clone() };
         let mut file = StateFile::new(&directory);
         for saved in [vec![io.clone()], vec![io, seen.clone()], vec![other.clone(), seen], vec![], vec![other]] {
-            file.save(Instant::now(), || saved.clone());
+            file.save(Instant::now(), false, || saved.clone());
             assert_eq!(StateFile::new(&directory).load(), saved);
         }
         fs::remove_dir_all(directory).unwrap();
@@ -343,17 +346,29 @@ mod tests {
             })
             .collect();
         let (start, mut file) = (Instant::now(), StateFile::new(&directory));
-        file.save(start, || all.clone());
+        file.save(start, false, || all.clone());
         let fewer = || all[..FEW + 98].to_vec();
-        file.save(start, || all[..FEW + 99].to_vec());
-        file.save(start, fewer);
+        file.save(start, false, || all[..FEW + 99].to_vec());
+        file.save(start, false, fewer);
         assert_eq!(StateFile::new(&directory).load(), all);
         assert_eq!(file.deadline(), Some(start + REST_EACH * 100));
-        file.save(start + REST_EACH * 100, fewer);
+        file.save(start + REST_EACH * 100, false, fewer);
         assert_eq!((StateFile::new(&directory).load(), file.deadline()), (fewer(), None));
-        file.save(start + REST_EACH * 100, || all.clone());
+        file.save(start + REST_EACH * 100, false, || all.clone());
         file.finish(start + REST_EACH * 100, || all.clone());
         assert_eq!(StateFile::new(&directory).load(), all);
+        fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn connects_come_first_but_not_for_ever() {
+        let directory = directory("connecting");
+        let (start, mut file) = (Instant::now(), StateFile::new(&directory));
+        file.save(start, true, legacy);
+        file.save(start + PATIENCE / 2, true, legacy);
+        assert_eq!((file.load(), file.deadline()), (vec![], Some(start + PATIENCE)));
+        file.save(start + PATIENCE, true, legacy);
+        assert_eq!((file.load(), file.deadline()), (legacy(), None));
         fs::remove_dir_all(directory).unwrap();
     }
 

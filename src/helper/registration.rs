@@ -87,25 +87,17 @@ mod tests {
 
     fn device(transport: Transport, traddr: &str, src_addr: &str, host_traddr: &str) -> Device {
         Device {
-            name: "nvme0".into(),
-            transport,
             kind: ControllerKind::Discovery,
             state: "live".into(),
             traddr: traddr.into(),
             trsvcid: "8009".into(),
             subsysnqn: "nqn.cdc".into(),
             host_traddr: host_traddr.into(),
-            host_iface: String::new(),
             src_addr: src_addr.into(),
-            src_iface: String::new(),
             host_nqn: "nqn.h".into(),
-            host_id: String::new(),
             dctype: "cdc".into(),
             cntrltype: "discovery".into(),
-            model: String::new(),
-            serial: String::new(),
-            kato: None,
-            owner: None,
+            ..Device::new("nvme0", transport)
         }
     }
 

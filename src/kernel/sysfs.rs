@@ -71,10 +71,11 @@ impl Sysfs {
         }
     }
 
-    /// Whether `nvmeN` is connected at this moment. The kernel tells of no loss.
-    pub fn is_live(&self, name: &str) -> bool {
-        let state = || Attributes::open(&self.root, name).ok()??.read("state").ok()?;
-        number_of(name).is_some() && state().is_some_and(|state| state == "live")
+    /// What `nvmeN` shows at this moment under this name, empty where there is nothing. The kernel tells of no lost connection, and
+    /// what only people want to know is not in [`Device`].
+    pub fn attribute(&self, name: &str, attribute: &str) -> String {
+        let read = || Attributes::open(&self.root, name).ok()??.read(attribute).ok()?;
+        number_of(name).and_then(|_| read()).unwrap_or_default()
     }
 
     /// What is shown of `nvmeN` if it is the controller described at this moment.
@@ -154,27 +155,9 @@ impl Identified {
         let Some(transport) = attributes.read("transport")?.and_then(|word| Transport::parse(&word)) else {
             return Ok(None);
         };
-        let mut device = Device {
-            name: name.to_owned(),
-            transport,
-            kind: ControllerKind::Io,
-            state: String::new(),
-            traddr: String::new(),
-            trsvcid: String::new(),
-            subsysnqn: attributes.optional("subsysnqn")?,
-            host_traddr: String::new(),
-            host_iface: String::new(),
-            src_addr: String::new(),
-            src_iface: String::new(),
-            host_nqn: attributes.optional("hostnqn")?,
-            host_id: String::new(),
-            dctype: String::new(),
-            cntrltype: String::new(),
-            model: String::new(),
-            serial: String::new(),
-            kato: None,
-            owner: None,
-        };
+        let mut device = Device::new(name, transport);
+        device.subsysnqn = attributes.optional("subsysnqn")?;
+        device.host_nqn = attributes.optional("hostnqn")?;
         let Some(address) = attributes.read("address")? else {
             return Ok(None);
         };
@@ -201,10 +184,10 @@ impl Identified {
         };
         device.kind = if is_discovery { ControllerKind::Discovery } else { ControllerKind::Io };
         device.host_id = attributes.optional("hostid")?;
-        device.dctype = attributes.optional("dctype")?;
-        device.model = attributes.optional("model")?;
-        device.serial = attributes.optional("serial")?;
-        device.kato = attributes.optional("kato")?.parse().ok();
+        if is_discovery {
+            device.dctype = attributes.optional("dctype")?;
+            device.kato = attributes.optional("kato")?.parse().ok();
+        }
         device.src_iface = interfaces.owner_of(&device.src_addr);
         // Last: as long as this can be read, what was read before is of a controller that exists.
         let Some(state) = attributes.read("state")? else {
@@ -400,8 +383,6 @@ mod tests {
             host_id: "some-id".into(),
             dctype: "cdc".into(),
             cntrltype: "discovery".into(),
-            model: "Linux".into(),
-            serial: "1234".into(),
             kato: Some(30),
             owner: Some("nbft".into()),
         };
@@ -414,7 +395,7 @@ mod tests {
         root.add("nvme4", &LIVE);
         root.add("nvme4", &[("subsysnqn", "(efault)"), ("model", "(efault)"), ("cntrltype", "reserved")]);
         let device = root.sysfs().controller("nvme4").unwrap().unwrap();
-        assert_eq!((device.subsysnqn.as_str(), device.model.as_str(), device.cntrltype.as_str()), ("", "", ""));
+        assert_eq!((device.subsysnqn.as_str(), device.cntrltype.as_str()), ("", ""));
         assert_eq!(device.kind, ControllerKind::Io);
     }
 
@@ -451,7 +432,7 @@ mod tests {
     /// A directory in place of an attribute reads as EISDIR, which is as good as any error that does not mean "gone".
     #[test]
     fn what_cannot_be_read_is_not_taken_for_gone() {
-        for attribute in ["transport", "subsysnqn", "model", "state"] {
+        for attribute in ["transport", "subsysnqn", "hostid", "state"] {
             let root = Root::new();
             root.add("nvme4", &LIVE);
             root.add("nvme5", &LIVE);
@@ -477,12 +458,13 @@ mod tests {
     }
 
     #[test]
-    fn live_is_what_the_kernel_says_now() {
+    fn an_attribute_is_what_the_kernel_says_now() {
         let root = Root::new();
         root.add("nvme4", &LIVE);
-        assert!(root.sysfs().is_live("nvme4"));
+        let shown = |name| root.sysfs().attribute(name, "state");
+        assert_eq!(shown("nvme4"), "live");
         root.add("nvme4", &[("state", "connecting")]);
-        assert!(!root.sysfs().is_live("nvme4") && !root.sysfs().is_live("nvme5") && !root.sysfs().is_live("../nvme4"));
+        assert_eq!([shown("nvme4"), shown("nvme5"), shown("../nvme4")], ["connecting", "", ""]);
     }
 
     #[test]

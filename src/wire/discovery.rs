@@ -284,11 +284,17 @@ impl Entry {
 /// The text in a fixed-width field: up to the first NUL or the field's end, without spaces around it. An empty field is
 /// `Some("")`; one with control characters, or that is not UTF-8, is `None`: it is no text and must not reach a log.
 fn text(field: &[u8]) -> Option<&str> {
-    let bytes = CStr::from_bytes_until_nul(field).map_or(field, CStr::to_bytes);
-    let text = std::str::from_utf8(bytes).ok()?;
     // Nearly always ASCII, which takes no decoding.
-    let is_text = bytes.iter().all(|byte| matches!(byte, b' '..=b'~')) || !text.chars().any(char::is_control);
-    is_text.then(|| text.trim_matches(' '))
+    let ascii = field.iter().position(|byte| !matches!(byte, b' '..=b'~')).unwrap_or(field.len());
+    let text = match field.split_at_checked(ascii)? {
+        (text, [] | [0, ..]) => std::str::from_utf8(text).ok()?,
+        _ => {
+            let bytes = CStr::from_bytes_until_nul(field).map_or(field, CStr::to_bytes);
+            std::str::from_utf8(bytes).ok().filter(|text| !text.contains(char::is_control))?
+        }
+    };
+    // There is no other white space left.
+    Some(text.trim_ascii())
 }
 
 #[cfg(test)]

@@ -130,8 +130,6 @@ impl Kernel {
         let nascent = controller.state == State::Nascent;
         let text = |text: &str| if nascent { String::new() } else { text.to_owned() };
         Some(Device {
-            name: format!("nvme{number}"),
-            transport: tid.transport(),
             kind: if nascent { ControllerKind::Io } else { controller.id.kind },
             state: match controller.state {
                 State::Nascent => "new",
@@ -148,13 +146,7 @@ impl Kernel {
             src_addr: if controller.state == State::Live { "192.0.2.200".into() } else { String::new() },
             src_iface: if controller.state == State::Live { INTERFACE.into() } else { String::new() },
             host_nqn: tid.host_nqn().into(),
-            host_id: String::new(),
-            dctype: String::new(),
-            cntrltype: String::new(),
-            model: String::new(),
-            serial: String::new(),
-            kato: None,
-            owner: None,
+            ..Device::new(&format!("nvme{number}"), tid.transport())
         })
     }
 

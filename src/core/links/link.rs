@@ -7,7 +7,7 @@ use crate::config::settings::ConnectOptions;
 use crate::core::device::{ControllerKind, Device};
 use crate::core::links::turns::Turn;
 use crate::core::portal::PortalId;
-use crate::core::tid::{DISCOVERY_NQN, Spelling, TransportId};
+use crate::core::tid::{DISCOVERY_NQN, TransportId};
 
 /// A wanted controller.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,16 +45,14 @@ impl LinkId {
             ControllerKind::Io => self.tid.subsysnqn(),
             ControllerKind::Discovery => "",
         };
-        let (traddr, trsvcid) = (self.tid.traddr(), self.tid.trsvcid());
-        let spelling = Spelling { traddr, trsvcid, subsysnqn, ..Spelling::default() };
-        LinkId { kind: self.kind, tid: Rc::new(TransportId::new(self.tid.transport(), spelling)) }
+        let tid = TransportId::unpinned(self.tid.transport(), self.tid.traddr(), self.tid.trsvcid(), subsysnqn);
+        LinkId { kind: self.kind, tid: Rc::new(tid) }
     }
 
     /// The link that asks for just this kernel controller, without pinning.
     pub fn of_device(device: &Device) -> LinkId {
-        let (traddr, trsvcid, subsysnqn) = (&device.traddr, &device.trsvcid, &device.subsysnqn);
-        let spelling = Spelling { traddr, trsvcid, subsysnqn, ..Spelling::default() };
-        LinkId { kind: device.kind, tid: Rc::new(TransportId::new(device.transport, spelling)) }
+        let tid = TransportId::unpinned(device.transport, &device.traddr, &device.trsvcid, &device.subsysnqn);
+        LinkId { kind: device.kind, tid: Rc::new(tid) }
     }
 }
 

@@ -489,8 +489,6 @@ fn link(kind: ControllerKind, traddr: &str, trsvcid: &str, subsysnqn: &str, host
 /// The kernel controller that a connect of this link makes.
 fn serving(id: &LinkId, name: &str) -> Device {
     Device {
-        name: name.into(),
-        transport: id.tid.transport(),
         kind: id.kind,
         state: "live".into(),
         traddr: id.tid.traddr().into(),
@@ -501,13 +499,8 @@ fn serving(id: &LinkId, name: &str) -> Device {
         src_addr: "192.0.2.200".into(),
         src_iface: if id.tid.host_iface().is_empty() { "eth0" } else { id.tid.host_iface() }.into(),
         host_nqn: id.tid.host_nqn().into(),
-        host_id: String::new(),
-        dctype: String::new(),
-        cntrltype: String::new(),
-        model: String::new(),
-        serial: String::new(),
         kato: (id.kind == ControllerKind::Discovery).then_some(30),
-        owner: None,
+        ..Device::new(name, id.tid.transport())
     }
 }
 

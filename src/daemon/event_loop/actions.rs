@@ -22,11 +22,13 @@ impl Daemon {
         }
         if acted {
             self.uses.watch(self.machine.links().keeps_what_is_used(), self.poll.registry());
-            self.claims.drop_gone(self.machine.links());
-            let is_connecting = self.machine.links().connecting().next().is_some();
-            self.claims.settle(now, is_connecting);
+            self.claims.settle(now, self.is_connecting());
             self.tell_status();
         }
+    }
+
+    fn is_connecting(&self) -> bool {
+        self.machine.links().connecting().next().is_some()
     }
 
     pub(super) fn perform(&mut self, now: Instant, action: Action) {
@@ -61,7 +63,7 @@ impl Daemon {
             Action::ReadDevices => self.read_devices(now),
             Action::AskFcPorts => self.requests.ask_fc_ports(),
             Action::Publish(change) => self.publish(now, change),
-            Action::Save => self.state_file.save(now, || self.machine.legacy(now)),
+            Action::Save => self.state_file.save(now, self.is_connecting(), || self.machine.legacy(now)),
             Action::Note(note) => log::log!(note.level(), "{note}"),
         }
     }

@@ -66,7 +66,7 @@ impl Daemon {
             self.read_devices(now);
         }
         if self.state_file.deadline().is_some_and(|at| at <= now) {
-            self.state_file.save(now, || self.machine.legacy(now));
+            self.state_file.save(now, false, || self.machine.legacy(now));
         }
         self.claims.settle(now, true);
         self.private.handle_deadline(now);

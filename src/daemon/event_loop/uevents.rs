@@ -75,7 +75,10 @@ impl Daemon {
                     self.machine.handle(now, Event::DeviceUp(device));
                 }
             }
-            ControllerEvent::Removed => self.machine.handle(now, Event::DeviceRemoved(device.to_owned())),
+            ControllerEvent::Removed => {
+                self.machine.handle(now, Event::DeviceRemoved(device.to_owned()));
+                self.claims.drop_gone(self.machine.links());
+            }
             ControllerEvent::DiscoveryLogChanged => self.machine.handle(now, Event::LogChanged(device.to_owned())),
             // Connected follows it at once (`nvme_start_ctrl` in drivers/nvme/host/core.c), and what is done with a controller that
             // is connected again is to be done once.
@@ -97,7 +100,10 @@ impl Daemon {
     pub(super) fn read_devices(&mut self, now: Instant) {
         let had_failed = self.read_devices_at.take().is_some();
         match self.sysfs.controllers() {
-            Ok(devices) => self.machine.handle(now, Event::DevicesRead(devices)),
+            Ok(devices) => {
+                self.machine.handle(now, Event::DevicesRead(devices));
+                self.claims.drop_gone(self.machine.links());
+            }
             Err(error) => {
                 if !had_failed {
                     log::error!("{CLASS}: cannot be read: {error}; controllers may be unknown to us; trying again");
