@@ -163,7 +163,7 @@ fn every_mistake_in_toml_is_an_error_and_all_are_told() {
         (2, "tron: \"true\" is not a boolean; accepted: true, false"),
         (3, "kato: a number with a fraction is not an integer"),
         (4, "unknown key \"controller-x\""),
-        (5, "unknown key \"nr-io-queues\""),
+        (5, "\"nr-io-queues\" belongs into a table, below [[controller]]"),
         (6, "traddr: \"192.0.2.300\" is not an address of a controller; accepted: an IPv4"),
         (10, "transport: \"carrier pigeon\" is not a transport; accepted: tcp, rdma, fc, loop"),
         (11, "top-level keys stand before the first table"),
