@@ -6,7 +6,11 @@ const WORD_MAX: usize = 40;
 /// `, perhaps WORD is meant` if one of the words is near enough, else nothing.
 pub fn meant<'a>(typed: &str, words: impl IntoIterator<Item = &'a str>) -> String {
     // Of a short word every other one is near.
-    let limit = if typed.trim_start_matches('-').len() > 4 { 2 } else { 1 };
+    let limit = match typed.trim_start_matches('-').len() {
+        0 | 1 => 0,
+        2..5 => 1,
+        5.. => 2,
+    };
     let near = words.into_iter().map(|word| (distance(typed, word), word));
     match near.filter(|(far, _)| *far <= limit && typed.len() <= WORD_MAX).min() {
         Some((_, word)) => format!(", perhaps {word} is meant"),
@@ -81,6 +85,7 @@ mod tests {
         let help = "Commands:\n  ls [-d]  lists\n  status   tells\n\nOptions:\n  -d, --detailed  more\n";
         assert_eq!(meant_in("staus", help), ", perhaps status is meant");
         assert_eq!(meant_in("--detialed", help), ", perhaps --detailed is meant");
+        assert_eq!(meant_in("-x", help), "");
         assert_eq!(meant_in("tells", help), "");
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -237,6 +238,27 @@ fn what_makes_no_sense_is_refused_before_anything_is_written() {
         assert!(!output.status.success() && said.contains(why), "{arguments:?}: {said}");
         assert_eq!(tree.files(), BTreeSet::new(), "{arguments:?}");
     }
+}
+
+#[test]
+fn whoever_is_not_root_is_told() {
+    // Where others can get at it.
+    let copy = std::env::temp_dir().join(format!("stas-install-{}", std::process::id()));
+    fs::create_dir_all(copy.join("init")).unwrap();
+    fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("init/install"), copy.join("init/install")).unwrap();
+    fs::create_dir_all(copy.join("root")).unwrap();
+    fs::set_permissions(copy.join("root"), Permissions::from_mode(0o555)).unwrap();
+    for option in ["--service=none", "--uninstall"] {
+        let mut command = Command::new("sh");
+        command.arg(copy.join("init/install")).arg(option).env("DESTDIR", copy.join("root")).current_dir("/");
+        if nix::unistd::geteuid().is_root() {
+            command.uid(65534);
+        }
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains("/root cannot be written to: run this as root"), "{said}");
+    }
+    fs::remove_dir_all(&copy).unwrap();
 }
 
 /// What abuild does with the functions of the APKBUILD, as far as that can be done without it: each in a shell like Alpine's.

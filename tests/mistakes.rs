@@ -96,7 +96,7 @@ fn mistakes_in_a_file_are_told_with_the_way_out() {
         "katoo = 5\nzeroconf = \"on\"\n[[controller]]\ntransport = \"tcp\"\ntraddr = \"192.0.2.1:8009\"\npleo = true\n";
     let told = check("toml", toml);
     for expected in [
-        "stafd.conf:1: unknown key \"katoo\", perhaps kato is meant; accepted: tron, ",
+        "stafd.conf:1: unknown key \"katoo\", perhaps kato is meant\n",
         "stafd.conf:2: zeroconf: \"on\" is not one of: enabled, disabled",
         "stafd.conf:3: controller: traddr: \"192.0.2.1:8009\" is not an address of a controller; accepted: an IPv4 or IPv6 \
          address, without brackets, or a host name; the port is trsvcid",
@@ -104,11 +104,28 @@ fn mistakes_in_a_file_are_told_with_the_way_out() {
     ] {
         assert!(told.contains(expected), "{expected}: {told}");
     }
-    let told = check("ini", "[Global]\nkat=5\n[Controlers]\ncontroller=transport=tcp;traddr=192.0.2.1\n");
+    let told = check("place", "transport = \"tcp\"\nnothing = 1\n[[controller]]\ndhchap-secret = \"/etc/nvme/key\"\n");
+    for expected in [
+        "stafd.conf:1: \"transport\" belongs into a table, below [[controller]] or [[exclude]]",
+        "stafd.conf:2: unknown key \"nothing\"; accepted: tron, ",
+        "stafd.conf:4: dhchap-secret: the name of a key file begins with file://",
+    ] {
+        assert!(told.contains(expected), "{expected}: {told}");
+    }
+    for value in ["192.0.2.1", "fe80::1", "tcp", "/dev/null"] {
+        let told = check("bare", &format!("# Nothing.\ntraddr = {value}\n"));
+        assert!(
+            told.contains("stafd.conf:2: no TOML: ") && told.contains("; text stands in quotation marks\n"),
+            "{told}"
+        );
+    }
+    let told =
+        check("ini", "[Global]\nkat=5\nzeroconf=disabled\n[Controlers]\ncontroller=transport=tcp;traddr=192.0.2.1\n");
     for expected in [
         "warning: ",
         "stafd.conf:2: unknown key \"kat\" in [Global], perhaps kato is meant, ignored",
-        "stafd.conf:3: unknown section \"Controlers\", ignored; known: [Global], ",
+        "stafd.conf:3: unknown key \"zeroconf\" in [Global], it belongs into [Service Discovery], ignored",
+        "stafd.conf:4: unknown section \"Controlers\", ignored; known: [Global], ",
     ] {
         assert!(told.contains(expected), "{expected}: {told}");
     }

@@ -1,7 +1,7 @@
 //! From the keys of a file to the settings of a daemon. The same for both syntaxes and, as far as they share keys, for both
 //! daemons.
 
-use crate::config::controller::{controller, exclusion};
+use crate::config::controller::{controller, controller_keys, exclusion};
 use crate::config::finding::{Report, quoted};
 use crate::config::keys::{
     COMMON, CONNECTOR, CONTROLLERS, FINDER, Key, KnownKey, OPTIONS, QUEUES, known, set, unknown,
@@ -101,9 +101,17 @@ fn unknown_key<D: Daemon>(entry: &Entry) -> String {
     match &entry.section {
         Some(section) => {
             let keys = top_level_keys::<D>();
-            let of_section = keys.iter().filter(|key| key.section == section).map(|key| key.name);
-            let meant = suggest::meant(&entry.key, of_section);
-            format!("unknown key {} in [{section}]{meant}, ignored", quoted(&entry.key))
+            let place = match keys.iter().find(|key| key.name == entry.key) {
+                Some(key) => format!(", it belongs into [{}]", key.section),
+                None => {
+                    let of_section = keys.iter().filter(|key| key.section == section).map(|key| key.name);
+                    suggest::meant(&entry.key, of_section)
+                }
+            };
+            format!("unknown key {} in [{section}]{place}, ignored", quoted(&entry.key))
+        }
+        None if controller_keys().iter().any(|key| key.name == entry.key) => {
+            format!("{} belongs into a table, below [[controller]] or [[exclude]]", quoted(&entry.key))
         }
         None => unknown(&entry.key, &top_level_keys::<D>()),
     }

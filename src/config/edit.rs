@@ -255,6 +255,7 @@ fn write_like(temporary: &PathBuf, like: &Path, text: &str) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::scratch::Scratch;
 
     fn edited(text: &str, key: &str, value: Option<&str>) -> String {
         edit(text, Path::new("sys.conf"), key, value).unwrap()
@@ -309,17 +310,13 @@ mod tests {
 
     #[test]
     fn owner_mode_and_link_survive() {
-        let directory = std::env::temp_dir().join(format!("stas-edit-{}", std::process::id()));
-        fs::create_dir_all(&directory).unwrap();
-        let (file, link) = (directory.join("sys.conf"), directory.join("link"));
-        fs::write(&file, "").unwrap();
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+        let scratch = Scratch::new();
+        let (file, link) = (scratch.file("sys.conf", "", 0o640), scratch.join("link"));
         std::os::unix::fs::symlink("sys.conf", &link).unwrap();
         edit_identity(&link, "nqn", Some("nqn.x")).unwrap();
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o640);
         assert_eq!(fs::read_to_string(&file).unwrap(), "nqn = \"nqn.x\"\n");
-        assert_eq!(fs::read_dir(&directory).unwrap().count(), 2);
-        fs::remove_dir_all(&directory).unwrap();
+        assert_eq!(fs::read_dir(&*scratch).unwrap().count(), 2);
     }
 }

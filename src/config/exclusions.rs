@@ -138,6 +138,7 @@ fn exclusion(text: &str) -> Result<HostExclusion, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::scratch::Scratch;
     use crate::config::settings::Exclusion;
 
     fn parse(text: &str) -> (Vec<HostExclusion>, Vec<String>) {
@@ -187,15 +188,14 @@ mod tests {
 
     #[test]
     fn drop_ins_are_read_and_nothing_needs_to_exist() {
-        let directory = std::env::temp_dir().join(format!("stas-exclusions-{}", std::process::id()));
-        let main = directory.join("exclusions.conf");
+        let scratch = Scratch::new();
+        let main = scratch.join("exclusions.conf");
         assert_eq!(load_exclusions(&main), (vec![], vec![]));
-        std::fs::create_dir_all(drop_ins(&main)).unwrap();
         for (name, nqn) in [("b.conf", "nqn.b"), ("a.conf", "nqn.a"), ("c.conf~", "nqn.c"), (".conf", "nqn.d")] {
-            std::fs::write(drop_ins(&main).join(name), format!("[exclusions]\nexclusion = nqn={nqn}\n")).unwrap();
+            let name = format!("exclusions.conf.d/{name}");
+            scratch.file(&name, format!("[exclusions]\nexclusion = nqn={nqn}\n"), 0o644);
         }
         let nqns: Vec<_> = load_exclusions(&main).0.into_iter().map(|exclusion| exclusion.keys.subsysnqn).collect();
         assert_eq!(nqns, ["nqn.a", "nqn.b"]);
-        std::fs::remove_dir_all(directory).unwrap();
     }
 }

@@ -110,17 +110,15 @@ pub fn uuid_of_hash(hash: &[u8; 32]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::scratch::Scratch;
 
     /// Calls `test` with a directory that has these files.
-    fn with_files<T>(name: &str, files: &[(&str, &str)], test: impl FnOnce(&Path) -> T) -> T {
-        let root = std::env::temp_dir().join(format!("stas-{name}-{}", std::process::id()));
+    fn with_files<T>(files: &[(&str, &str)], test: impl FnOnce(&Path) -> T) -> T {
+        let root = Scratch::new();
         for (file, text) in files.iter().chain(&[("proc/sys/kernel/random/uuid", RANDOM)]) {
-            fs::create_dir_all(root.join(file).parent().unwrap()).unwrap();
-            fs::write(root.join(file), text).unwrap();
+            root.file(file, text, 0o644);
         }
-        let result = test(&root);
-        fs::remove_dir_all(root).unwrap();
-        result
+        test(&root)
     }
 
     const RANDOM: &str = "0f1e2d3c-4b5a-4697-8879-6a5b4c3d2e1f\n";
@@ -130,7 +128,7 @@ mod tests {
 
     #[test]
     fn the_most_lasting_source_counts() {
-        let uuid = |files: &[_]| with_files("sources", files, |root| host_uuid(root).unwrap());
+        let uuid = |files: &[_]| with_files(files, |root| host_uuid(root).unwrap());
         let (firmware, origin) = uuid(&[DMI, TREE, MACHINE]);
         assert_eq!((firmware.as_str(), origin), ("44454c4c-3500-1059-804a-b4c04f4a4e33", Origin::Firmware));
         assert_eq!(uuid(&[TREE, MACHINE]), (TREE.1.trim_matches('\0').to_owned(), Origin::DeviceTree));
@@ -155,7 +153,7 @@ mod tests {
             "Not Settable",
         ] {
             let files = [(DMI.0, nobody)];
-            let (_, origin) = with_files("nobody", &files, |root| host_uuid(root).unwrap());
+            let (_, origin) = with_files(&files, |root| host_uuid(root).unwrap());
             assert_eq!(origin, Origin::Random, "{nobody}");
         }
     }

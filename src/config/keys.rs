@@ -57,11 +57,12 @@ pub(super) fn known<S>(table: &'static [Key<S>]) -> impl Iterator<Item = KnownKe
     table.iter().map(|key| KnownKey { name: key.name, section: key.section })
 }
 
-/// What to say of a key that nobody knows.
+/// What to say of a key that nobody knows: what is meant, or else what there is.
 pub(super) fn unknown(key: &str, accepted: &[KnownKey]) -> String {
     let names: Vec<&str> = accepted.iter().map(|key| key.name).collect();
     let meant = suggest::meant(key, names.iter().copied());
-    format!("unknown key {}{meant}; accepted: {}", quoted(key), names.join(", "))
+    let accepted = if meant.is_empty() { format!("; accepted: {}", names.join(", ")) } else { meant };
+    format!("unknown key {}{accepted}", quoted(key))
 }
 
 /// The names in `table`.

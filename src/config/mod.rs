@@ -210,4 +210,6 @@ fn exposure(syntax: Syntax) -> (Severity, String) {
 }
 
 #[cfg(test)]
+mod scratch;
+#[cfg(test)]
 mod tests;

@@ -17,6 +17,7 @@ pub(super) fn parse_reference(text: &str) -> Result<Secret, String> {
     match path_of(text) {
         Some(path) if path.starts_with('/') => Ok(Secret::new(text.to_owned())),
         Some(_) => Err("after file:// there has to be a path from the root on, as in file:///etc/nvme/key".to_owned()),
+        None if text.starts_with('/') => Err("the name of a key file begins with file://".to_owned()),
         None => parse_dhchap(text),
     }
 }

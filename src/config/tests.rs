@@ -1,10 +1,9 @@
 //! Whole files, as the daemons read them.
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
+use super::scratch::Scratch;
 use super::settings::*;
 use super::*;
 use crate::core::tid::{DISCOVERY_NQN, Transport};
@@ -27,30 +26,6 @@ fn clean<S>(result: Result<Loaded<S>, Vec<Finding>>) -> S {
 
 fn told(findings: &[Finding]) -> Vec<String> {
     findings.iter().map(Finding::to_string).collect()
-}
-
-/// A directory that goes away with the test.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str) -> Scratch {
-        let path = std::env::temp_dir().join(format!("stas-config-{name}-{}", std::process::id()));
-        fs::create_dir_all(&path).unwrap();
-        Scratch(path)
-    }
-
-    fn file(&self, name: &str, content: impl AsRef<[u8]>, mode: u32) -> PathBuf {
-        let path = self.0.join(name);
-        fs::write(&path, content).unwrap();
-        fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
-        path
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }
 
 // ---- nvme-stas files ----
@@ -188,7 +163,7 @@ fn every_mistake_in_toml_is_an_error_and_all_are_told() {
         (2, "tron: \"true\" is not a boolean; accepted: true, false"),
         (3, "kato: a number with a fraction is not an integer"),
         (4, "unknown key \"controller-x\""),
-        (5, "unknown key \"nr-io-queues\""),
+        (5, "\"nr-io-queues\" belongs into a table, below [[controller]]"),
         (6, "traddr: \"192.0.2.300\" is not an address of a controller; accepted: an IPv4"),
         (10, "transport: \"carrier pigeon\" is not a transport; accepted: tcp, rdma, fc, loop"),
         (11, "top-level keys stand before the first table"),
@@ -274,14 +249,14 @@ fn hostile_text_is_survived() {
 
 #[test]
 fn files_that_cannot_be_used_are_told_apart() {
-    let scratch = Scratch::new("unusable");
-    let missing = load_finder(&scratch.0.join("nothing")).unwrap();
+    let scratch = Scratch::new();
+    let missing = load_finder(&scratch.join("nothing")).unwrap();
     assert_eq!(missing.settings, FinderSettings::default());
     assert_eq!(missing.findings[0].severity, Severity::Info);
 
     let large = scratch.file("large", vec![b'#'; 1 << 20 | 1], 0o644);
     assert!(told(&load_finder(&large).unwrap_err())[0].ends_with("cannot be read: larger than 1024 KiB"));
-    assert!(load_connector(&scratch.0).is_err(), "a directory");
+    assert!(load_connector(&scratch).is_err(), "a directory");
 
     let toml = scratch.file("toml", b"# a\n# \xff\n", 0o644);
     assert_eq!(load_finder(&toml).unwrap_err()[0].line, Some(2));
@@ -295,7 +270,7 @@ fn files_that_cannot_be_used_are_told_apart() {
 
 #[test]
 fn a_secret_that_others_can_read_is_refused_in_toml_and_bemoaned_in_ini() {
-    let scratch = Scratch::new("exposed");
+    let scratch = Scratch::new();
     let toml = format!("[[controller]]\ntransport='tcp'\ntraddr='a'\ndhchap-secret='{SECRET}'\n");
     let ini = format!("[Controllers]\ncontroller=transport=tcp;traddr=a;dhchap-secret={SECRET}\n");
     let findings = load_finder(&scratch.file("toml", &toml, 0o644)).unwrap_err();
@@ -314,7 +289,7 @@ const ID: &str = "56529E15-0f3e-4ede-87e2-63932a4adb99";
 
 #[test]
 fn identity_comes_from_values_or_files_in_both_syntaxes() {
-    let scratch = Scratch::new("identity");
+    let scratch = Scratch::new();
     let nqn = scratch.file("hostnqn", format!("\n {NQN} second\n"), 0o644);
     let key = scratch.file("hostkey", format!("{SECRET}\n"), 0o600);
     let (nqn, key) = (nqn.display(), key.display());
@@ -333,8 +308,8 @@ fn identity_comes_from_values_or_files_in_both_syntaxes() {
 
 #[test]
 fn a_missing_or_impossible_identity_is_explained() {
-    let scratch = Scratch::new("anonymous");
-    let nothing = scratch.0.join("nothing").display().to_string();
+    let scratch = Scratch::new();
+    let nothing = scratch.join("nothing").display().to_string();
     let refused = |nqn: &str, id: &str| {
         let text = format!("nqn='{nqn}'\nid='{id}'\nkey='file://{nothing}'\n");
         told(&load_identity(&scratch.file("sys.conf", text, 0o600)).unwrap_err())
@@ -355,7 +330,7 @@ fn a_missing_or_impossible_identity_is_explained() {
 
 #[test]
 fn a_host_key_is_used_only_if_it_is_sound_and_roots_alone() {
-    let scratch = Scratch::new("hostkey");
+    let scratch = Scratch::new();
     let identity = |source: &str| {
         let text = format!("[Host]\nnqn={NQN}\nid={ID}\nkey={source}\n");
         load_identity(&scratch.file("sys.conf", text, 0o600)).unwrap()
@@ -365,7 +340,7 @@ fn a_host_key_is_used_only_if_it_is_sound_and_roots_alone() {
     assert!(identity(SECRET).settings.key.is_some());
     for (source, complaint) in [
         (file(SECRET, 0o644), "chmod 600"),
-        (format!("file://{}/nothing", scratch.0.display()), "cannot read"),
+        (format!("file://{}/nothing", scratch.display()), "cannot read"),
         ("DHHC-1:00:hunter2:".to_owned(), "Base64"),
     ] {
         let loaded = identity(&source);
@@ -377,7 +352,7 @@ fn a_host_key_is_used_only_if_it_is_sound_and_roots_alone() {
 
 #[test]
 fn a_controllers_key_may_be_in_a_file() {
-    let scratch = Scratch::new("keyfile");
+    let scratch = Scratch::new();
     let load = |content: &str, mode| {
         let key = scratch.file("key", content, mode);
         let file = format!("file://{}", key.display());
@@ -406,8 +381,8 @@ fn a_controllers_key_may_be_in_a_file() {
 
 #[test]
 fn a_fifo_does_not_hang_the_reader() {
-    let scratch = Scratch::new("fifo");
-    let fifo = scratch.0.join("fifo");
+    let scratch = Scratch::new();
+    let fifo = scratch.join("fifo");
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
     clean(load_finder(&fifo));
 }

@@ -9,15 +9,27 @@ use ::toml::de::{DeTable, DeValue};
 use crate::config::finding::Report;
 use crate::config::value::{Entry, Value};
 
+/// Bytes of a line that are looked at for what may help.
+const LINE_MAX: usize = 100;
+
 /// Every key with its value. Errors end up in `report`; then the entries are of no use.
 pub(super) fn read(text: &str, report: &mut Report<'_>) -> Vec<Entry> {
     let lines = Lines::of(text);
     let (document, errors) = DeTable::parse_recoverable(text);
     for error in &errors {
         let line = error.span().map_or(1, |span| lines.number(span.start));
-        report.mistake(line, "", error.message());
+        report.mistake(line, "", format!("no TOML: {}{}", error.message(), remedy(lines.beginning(text, line))));
     }
     if errors.is_empty() { entries_of(document.get_ref(), &lines) } else { Vec::new() }
+}
+
+/// What most likely helps against a syntax error in this line: an address without quotation marks looks like half a number.
+fn remedy(line: &[u8]) -> &'static str {
+    let mut value = line.iter().skip_while(|byte| **byte != b'=').skip(1).skip_while(|byte| **byte == b' ');
+    match value.next() {
+        Some(byte) if byte.is_ascii_alphanumeric() || b"/:".contains(byte) => "; text stands in quotation marks",
+        _ => "",
+    }
 }
 
 /// A key that holds an array of tables becomes one entry for each of them.
@@ -74,6 +86,14 @@ impl Lines {
     /// The number, from 1, of the line that holds the byte at `offset`.
     fn number(&self, offset: usize) -> usize {
         self.starts.partition_point(|start| *start <= offset)
+    }
+
+    /// The first bytes of the line of this number; of a long one not all, for there may be a mistake in each of them.
+    fn beginning<'a>(&self, text: &'a str, number: usize) -> &'a [u8] {
+        let start = self.starts.get(number.saturating_sub(1)).copied().unwrap_or_default();
+        let rest = text.as_bytes().get(start..).unwrap_or_default();
+        let line = rest.get(..LINE_MAX).unwrap_or(rest);
+        line.split(|byte| *byte == b'\n').next().unwrap_or_default()
     }
 }
 

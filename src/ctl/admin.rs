@@ -286,9 +286,9 @@ Comments, order and permissions of the configuration stay as they are. What
 convert prints has the secrets of FILE in it: keep it as FILE is kept.
 
 Examples:
-  stasadm hostnqn -f /etc/nvme/hostnqn
-  stasadm hostid -f /etc/nvme/hostid
-  stasadm check && systemctl reload stafd stacd
+  stasadm hostnqn --if-missing -f /etc/nvme/hostnqn
+  stasadm hostid --if-missing -f /etc/nvme/hostid
+  stasadm check && systemctl reload stas
   stasadm convert /etc/stas/stafd.conf
 
 Exit status: 0 done, or nothing is wrong; 1 it failed, or check or convert

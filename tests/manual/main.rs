@@ -64,6 +64,17 @@ fn pages_are_rendered_without_a_warning() {
     }
 }
 
+/// A word such as "In" is a macro in a heading, too, and what it makes of the rest is not what was meant.
+#[test]
+fn headings_are_printed_as_they_are_written() {
+    for page in pages() {
+        for heading in page.headings() {
+            let is_macro = |word: &str| matches!(word.as_bytes(), [b'A'..=b'Z', b'a'..=b'z']);
+            assert!(!heading.split(' ').any(is_macro), "{}: {heading}: \\& before what is no macro", page.file);
+        }
+    }
+}
+
 /// A page of ours that is referred to has to be there, and every page is referred to.
 #[test]
 fn pages_refer_to_each_other() {

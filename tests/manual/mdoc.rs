@@ -83,6 +83,11 @@ impl Page {
         of_it.map(|(_, subsection, _)| subsection.clone()).collect()
     }
 
+    /// Of sections and subsections, as they are written.
+    pub fn headings(&self) -> impl Iterator<Item = &str> {
+        self.lines.iter().filter_map(|(_, _, line)| line.strip_prefix(".Sh ").or_else(|| line.strip_prefix(".Ss ")))
+    }
+
     /// `.Xr name section`.
     pub fn references(&self) -> Vec<(String, String)> {
         let lines = self.lines.iter().filter_map(|(_, _, line)| line.strip_prefix(".Xr "));

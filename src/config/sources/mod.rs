@@ -150,6 +150,7 @@ fn translate(key: &str, value: &str) -> Option<(String, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::scratch::Scratch;
     use crate::core::tid::DISCOVERY_NQN;
 
     fn parse(kind: ControllerKind, text: &str) -> (Vec<ControllerEntry>, Vec<String>) {
@@ -294,18 +295,16 @@ x = 1
 
     #[test]
     fn drop_ins_have_the_main_files_defaults_and_a_host_of_their_own() {
-        let directory = std::env::temp_dir().join(format!("stas-sources-{}", std::process::id()));
-        let main = directory.join("nvme-fabrics.conf");
-        std::fs::create_dir_all(drop_ins(&main)).unwrap();
+        let scratch = Scratch::new();
         let path = "controller = transport=tcp;traddr=192.0.2.1\n";
         let defaults =
             "[Discovery Controller Defaults]\nkeep-alive-tmo=45\nqueue-size=64\n[Host]\nhostnqn=nqn.main\ntos=3\n";
-        std::fs::write(&main, format!("{defaults}[Discovery Controller]\n{path}")).unwrap();
+        let main = scratch.file("nvme-fabrics.conf", format!("{defaults}[Discovery Controller]\n{path}"), 0o644);
         let black = format!(
             "[Discovery Controller Defaults]\nqueue-size=32\n[Discovery Controller]\n{path}[Host]\nhostnqn=nqn.black\n"
         );
-        std::fs::write(drop_ins(&main).join("a.conf"), black).unwrap();
-        std::fs::write(drop_ins(&main).join("b.conf"), format!("[Discovery Controller]\n{path}")).unwrap();
+        scratch.file("nvme-fabrics.conf.d/a.conf", black, 0o644);
+        scratch.file("nvme-fabrics.conf.d/b.conf", format!("[Discovery Controller]\n{path}"), 0o644);
         let (controllers, findings) = load(ControllerKind::Discovery, &main);
         assert_eq!(findings, []);
         let facts =
@@ -316,7 +315,7 @@ x = 1
             ("", Some(45), Some(64), None),
         ];
         assert_eq!(facts.collect::<Vec<_>>(), expected);
-        std::fs::remove_dir_all(&directory).unwrap();
+        drop(scratch);
         assert_eq!(load(ControllerKind::Discovery, &main).1.len(), 1, "it is missing");
     }
 }
