@@ -1,6 +1,7 @@
 //! What processes cost while they do nothing.
 
 use crate::guest::Guest;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -33,22 +34,21 @@ impl Processes {
         self.0.iter().map(of_one).sum()
     }
 
-    /// How often their threads have given up the processor so far.
-    fn switches(&self) -> u64 {
+    /// By thread, how often it has given up the processor so far.
+    fn switches(&self) -> BTreeMap<PathBuf, u64> {
         let tasks = self.0.iter().flat_map(|path| fs::read_dir(path.join("task")).unwrap().flatten());
-        let statuses = tasks.map(|task| fs::read_to_string(task.path().join("status")).unwrap());
         let of_one = |status: String| -> u64 {
             let lines = status.lines().filter(|line| line.contains("ctxt_switches:"));
             lines.map(|line| line.rsplit('\t').next().unwrap().parse::<u64>().unwrap()).sum()
         };
-        statuses.map(of_one).sum()
+        tasks.map(|task| (task.path(), of_one(fs::read_to_string(task.path().join("status")).unwrap()))).collect()
     }
 
-    /// Wake-ups in a minute in which nothing happens.
+    /// Wake-ups in a minute in which nothing happens. Threads may begin and end in it.
     pub fn idle_minute(&self, guest: &Guest) -> u64 {
         super::settle(guest);
         let before = self.switches();
         std::thread::sleep(Duration::from_secs(60));
-        self.switches() - before
+        self.switches().iter().map(|(thread, now)| now - before.get(thread).unwrap_or(&0)).sum()
     }
 }
