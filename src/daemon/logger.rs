@@ -3,10 +3,11 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
+use std::sync::Mutex;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use nix::poll::{PollFd, PollFlags, PollTimeout};
-use syslog::{Facility, Formatter3164, LoggerBackend};
+use syslog::{Facility, LoggerBackend};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Destination {
@@ -37,19 +38,37 @@ pub fn set_tron(on: bool) {
     log::set_max_level(if on { LevelFilter::Debug } else { LevelFilter::Info });
 }
 
-fn open_syslog(program: &str) -> Result<Box<dyn Log>, syslog::Error> {
-    let formatter = Formatter3164 {
-        facility: Facility::LOG_DAEMON,
-        hostname: None,
-        process: program.to_owned(),
-        pid: std::process::id(),
-    };
-    let logger = syslog::unix(formatter)?;
+fn open_syslog(program: &'static str) -> Result<Box<dyn Log>, syslog::Error> {
+    let socket = syslog::unix(())?.backend;
     // A syslog daemon that does not read must not hold up ours: its messages are dropped then.
-    if let LoggerBackend::Unix(socket) = &logger.backend {
+    if let LoggerBackend::Unix(socket) = &socket {
         let _ = socket.set_nonblocking(true);
     }
-    Ok(Box::new(syslog::BasicLogger::new(logger)))
+    Ok(Box::new(Syslog { program, socket: Mutex::new(socket) }))
+}
+
+/// Messages as in RFC 3164, section 4, but for the time: the syslog daemon of a host puts that in where there is none, and knows
+/// the host's time zone better than a static program does.
+struct Syslog {
+    program: &'static str,
+    socket: Mutex<LoggerBackend>,
+}
+
+impl Log for Syslog {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.level() <= log::max_level()
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if self.enabled(record.metadata())
+            && let Ok(mut socket) = self.socket.lock()
+        {
+            let priority = Facility::LOG_DAEMON as u8 | priority(record.level());
+            let _ = write!(socket, "<{priority}>{}[{}]: {}", self.program, std::process::id(), record.args());
+        }
+    }
+
+    fn flush(&self) {}
 }
 
 const KMSG: &str = "/dev/kmsg";

@@ -20,7 +20,7 @@ fn to_syslog() {
         let length = syslog.recv(&mut buffer).unwrap();
         let message = String::from_utf8_lossy(&buffer[..length]);
         // Facility 3, daemon; severity 3, error.
-        assert!(message.starts_with("<27>") && message.contains("stafd"), "{message}");
+        assert!(message.starts_with("<27>stafd["), "{message}");
         assert!(message.contains("stasadm hostnqn"), "{message}");
     });
 }

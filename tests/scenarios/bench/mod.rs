@@ -8,6 +8,7 @@ mod boot;
 mod floor;
 mod idle;
 mod latency;
+mod memory;
 mod processes;
 mod report;
 mod silence;
