@@ -58,7 +58,9 @@ impl<'g> Stage<'g> {
     #[track_caller]
     fn expect_gone(&self) {
         self.guest.wait_until("the disk is gone", SOON, || self.guest.live_io_controllers().is_empty());
-        assert_eq!(self.guest.run("stacctl", &["ls"]).ok(), "no controllers\n");
+        // The daemon hears of it after that.
+        let none = || self.guest.run("stacctl", &["ls"]).ok() == "no controllers\n";
+        self.guest.wait_until("nothing is kept any more", SOON, none);
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! `tests/setup` prepares the machines, once; then `cargo test --test scenarios PART_OF_A_NAME` runs some
 //! of them, and with `-- --nocapture` shows the guest's log as it comes. As many machines run at once as
-//! there are processors, unless RUST_TEST_THREADS says otherwise. A failed scenario shows the guest's log,
+//! there are processors, unless RUST_TEST_THREADS says otherwise (`tests/run` has half as many again). A failed scenario shows the guest's log,
 //! which stays in target/vm/logs, and after it the reason.
 //!
 //! A scenario is a test with a closure, which runs in the guest:
