@@ -300,3 +300,22 @@ fn packages_have_the_version_of_the_program() {
         assert!(fs::read_to_string(path).unwrap().contains(&line), "{file}: {line}");
     }
 }
+
+/// What a distributor has to fill in is nobody's, and packaging/README.md tells of it.
+#[test]
+fn addresses_in_packages_are_evidently_none() {
+    let read =
+        |file: &str| fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging").join(file)).unwrap();
+    let told = read("README.md");
+    for file in ["debian/control", "debian/changelog", "rpm/stas.spec", "alpine/APKBUILD"] {
+        let text = read(file);
+        let addresses =
+            text.split(['<', '>', '"', ' ', '\n']).filter(|word| word.contains("://") || word.contains(".invalid"));
+        let addresses: BTreeSet<&str> = addresses.collect();
+        assert!(addresses.contains("stas@packages.invalid") && told.contains(file), "{file}");
+        assert!(
+            addresses.is_subset(&["stas@packages.invalid", "https://stas.invalid"].into()),
+            "{file}: {addresses:?}"
+        );
+    }
+}
