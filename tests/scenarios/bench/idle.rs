@@ -11,8 +11,6 @@ use std::time::{Duration, Instant};
 
 const COUNT: usize = 8;
 const ROUNDS: usize = 9;
-/// In kB.
-const MEMORY_GOAL: f64 = 1536.0;
 
 #[test]
 #[ignore = "a benchmark: run tests/bench"]
@@ -65,9 +63,8 @@ fn eight() {
         let figure = "idle minute, 8 controllers: wake-ups of all processes";
         report::plain(guest, figure, &wakeups.to_string(), &other, "0", Some(wakeups == 0));
         let other = format!("nvme-stas (17 controllers), {}", megabytes(their_memory));
-        let figure = "memory (PSS of all processes), 8 controllers";
-        let goal = format!("≤ {}", megabytes(MEMORY_GOAL));
-        report::plain(guest, figure, &megabytes(memory), &other, &goal, Some(memory <= MEMORY_GOAL));
+        let figure = "memory (PSS of all processes), locked, 8 controllers";
+        report::plain(guest, figure, &megabytes(memory), &other, "report", None);
         report::ratio(guest, "a subsystem is added: until it is a disk", &added, ("nvme-stas", &their_added), None);
     });
 }

@@ -1,7 +1,5 @@
 //! From the start of a program to all its controllers.
 
-use super::idle::megabytes;
-use super::processes::Processes;
 use super::{PATIENCE, bench, disconnect_all, floor, nqns, report, settle};
 use crate::guest::{DISCOVERY_NQN, Guest};
 use crate::stas::{STACD_CONF, STAFD_CONF, controller};
@@ -10,8 +8,6 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 const PORT: u16 = 8009;
-/// In kB, with all 250.
-const MEMORY_GOAL: f64 = 3072.0;
 
 #[test]
 #[ignore = "a benchmark: run tests/bench"]
@@ -49,7 +45,6 @@ fn start(guest: &Guest, count: usize, rounds: usize) {
     ];
 
     let [mut ours, mut floor_took, mut cli] = [(); 3].map(|()| Samples::default());
-    let mut memory = 0.0;
     // What is read from a disk takes no instructions, but time.
     drop(debian.run(connect_all[0], &connect_all[1..]).ok());
     guest.wait_until("all are there", PATIENCE, || guest.live_io_controllers().len() == count);
@@ -60,8 +55,6 @@ fn start(guest: &Guest, count: usize, rounds: usize) {
         let mut stas = None;
         ours.add(attach(guest, count, || stas = Some(run_quietly())));
         let mut stas = stas.unwrap();
-        settle(guest);
-        memory = Processes::called("stas run").memory();
         guest.run("kill", &[&stas.id().to_string()]).ok();
         stas.wait().unwrap();
         disconnect_all(guest);
@@ -78,9 +71,6 @@ fn start(guest: &Guest, count: usize, rounds: usize) {
         Some(1.1),
     );
     report::ratio(guest, &figure, &ours, ("nvme connect-all", &cli), Some(1.0));
-    let figure = format!("memory (PSS of all processes), {count} controllers");
-    let met = (count > 64).then_some(memory <= MEMORY_GOAL);
-    report::plain(guest, &figure, &megabytes(memory), "", if met.is_some() { "≤ 3.00 MB" } else { "report" }, met);
 }
 
 /// The program, with nobody to read what it says.
