@@ -12,7 +12,7 @@ const PORT: u16 = 8009;
 #[test]
 #[ignore = "a benchmark: run tests/bench"]
 fn start_64() {
-    bench(|guest| start(guest, 64, 5));
+    bench(|guest| start(guest, 64, 9));
 }
 
 #[test]
