@@ -126,9 +126,12 @@ impl<'a> Listed<'a> {
         if kind == ControllerKind::Io && subsysnqn == DISCOVERY_NQN {
             return Err("a discovery subsystem is no storage".to_owned());
         }
-        if transport.is_ip() && trsvcid.parse::<NonZeroU16>().is_err() {
-            return Err(format!("{trsvcid:?} is not a port"));
-        }
+        let trsvcid = match transport.is_ip() {
+            true if trsvcid.parse::<NonZeroU16>().is_err() => return Err(format!("{trsvcid:?} is not a port")),
+            true => trsvcid,
+            // Others have no ports, and sysfs shows none, whatever stands in the entry.
+            false => "",
+        };
         let host_traddr = if transport.is_ip() == from.transport().is_ip() { from.host_traddr() } else { "" };
         let way = from.way(host_traddr, inherited_iface(transport, from));
         Ok(Some((kind, TransportId::at_address(&address, trsvcid, subsysnqn, way))))
@@ -315,5 +318,26 @@ mod tests {
         let is_known = |tid: &Rc<TransportId>| before.paths.keys().any(|before| Rc::ptr_eq(before, tid));
         let read: Vec<_> = known.paths.keys().filter(|tid| !is_known(tid)).map(|tid| tid.subsysnqn()).collect();
         assert_eq!(read, ["nqn.d", "nqn.x"]);
+    }
+
+    #[test]
+    fn only_an_ip_transport_has_a_port() {
+        let listed = |transport, traddr, trsvcid| {
+            let spelling = Spelling { traddr, ..Spelling::default() };
+            let entry = Listed {
+                transport: Some(transport),
+                subtype: Subtype::Nvme,
+                traddr,
+                trsvcid,
+                subnqn: "nqn.a",
+                treq: 0,
+                eflags: 0,
+            };
+            let (_, tid) = entry.target(&TransportId::new(transport, spelling)).unwrap().unwrap();
+            tid.trsvcid().to_owned()
+        };
+        assert_eq!(listed(Transport::Fc, "nn-0x10:pn-0x20", "none"), "");
+        assert_eq!(listed(Transport::Loop, "", "4420"), "");
+        assert_eq!(listed(Transport::Tcp, "192.0.2.1", "04420"), "4420");
     }
 }
