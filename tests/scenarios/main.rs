@@ -27,6 +27,7 @@ mod authentication;
 mod bench;
 mod boot;
 mod bus;
+mod calls;
 mod coexist;
 mod confinement;
 mod ctl;

@@ -4,6 +4,7 @@
 //! panics when it cannot do what it was asked; the location in the message is the scenario's own line.
 
 mod avahi;
+pub mod calls;
 mod daemon;
 mod debian;
 mod fabrics;

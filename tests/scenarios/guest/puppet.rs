@@ -69,7 +69,7 @@ impl Puppet {
         let (rip, rax) = (self.before.rip - 2, number.cast_unsigned());
         // No call is under way, so that none is begun again.
         let orig_rax = u64::MAX;
-        self.set(user_regs_struct { rip, rax, orig_rax, rdi, rsi, rdx, r10, r8, r9, ..self.before });
+        set_registers(self.pid, user_regs_struct { rip, rax, orig_rax, rdi, rsi, rdx, r10, r8, r9, ..self.before });
         ask(libc::PTRACE_SINGLESTEP, self.pid, null_mut());
         wait(self.pid, Signal::SIGTRAP);
         match registers(self.pid).rax.cast_signed() {
@@ -77,24 +77,24 @@ impl Puppet {
             result => Ok(result),
         }
     }
-
-    fn set(&self, mut registers: user_regs_struct) {
-        ask(libc::PTRACE_SETREGS, self.pid, (&raw mut registers).cast());
-    }
 }
 
 impl Drop for Puppet {
     fn drop(&mut self) {
-        self.set(self.before);
+        set_registers(self.pid, self.before);
         ask(libc::PTRACE_DETACH, self.pid, null_mut());
     }
 }
 
-fn registers(pid: Pid) -> user_regs_struct {
+pub(super) fn registers(pid: Pid) -> user_regs_struct {
     // SAFETY: plain numbers, for which zero is a value.
     let mut registers: user_regs_struct = unsafe { std::mem::zeroed() };
     ask(libc::PTRACE_GETREGS, pid, (&raw mut registers).cast());
     registers
+}
+
+pub(super) fn set_registers(pid: Pid, mut registers: user_regs_struct) {
+    ask(libc::PTRACE_SETREGS, pid, (&raw mut registers).cast());
 }
 
 #[track_caller]
@@ -104,7 +104,7 @@ fn wait(pid: Pid, signal: Signal) {
 }
 
 #[track_caller]
-fn ask(request: c_uint, pid: Pid, data: *mut c_void) {
+pub(super) fn ask(request: c_uint, pid: Pid, data: *mut c_void) {
     // SAFETY: where the request takes data, it is the registers, valid for reading and writing.
     let done = unsafe { libc::ptrace(request, pid.as_raw(), without_provenance_mut::<c_void>(0), data) };
     assert_eq!(done, 0, "ptrace request {request}: {}", std::io::Error::last_os_error());
