@@ -19,8 +19,8 @@ use std::sync::mpsc;
 const BREAKPOINT: u8 = 0xcc;
 
 /// The addresses, as in the file, of all functions that the program has called in any of its processes by the time that `work` is
-/// done; then it is asked to stop. It needs its table of symbols.
-pub fn during(program: &mut Command, work: impl FnOnce()) -> BTreeSet<u64> {
+/// done, in the order of their first calls; then it is asked to stop. It needs its table of symbols.
+pub fn during(program: &mut Command, work: impl FnOnce()) -> Vec<u64> {
     let (told, heard) = mpsc::channel();
     let is_done = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -34,7 +34,7 @@ pub fn during(program: &mut Command, work: impl FnOnce()) -> BTreeSet<u64> {
     })
 }
 
-fn trace(program: &mut Command, told: mpsc::Sender<Pid>, is_done: &AtomicBool) -> BTreeSet<u64> {
+fn trace(program: &mut Command, told: mpsc::Sender<Pid>, is_done: &AtomicBool) -> Vec<u64> {
     // SAFETY: the call takes no pointers, and allocates nothing.
     unsafe {
         program.pre_exec(|| {
@@ -65,7 +65,7 @@ fn trace(program: &mut Command, told: mpsc::Sender<Pid>, is_done: &AtomicBool) -
     ask(libc::PTRACE_CONT, pid, null_mut());
     told.send(pid).expect("somebody listens");
 
-    let mut called = BTreeSet::new();
+    let mut called = Vec::new();
     // Children of other threads are not ours to wait for.
     while let Ok(status) = waitpid(None, Some(WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD)) {
         let (process, signal) = match status {
@@ -75,8 +75,8 @@ fn trace(program: &mut Command, told: mpsc::Sender<Pid>, is_done: &AtomicBool) -
                 let function = at.rip - base;
                 must(memory(process).write_all_at(&begins[&function], at.rip), "write its memory");
                 set_registers(process, at);
-                if !is_done.load(Ordering::Relaxed) {
-                    called.insert(function);
+                if !is_done.load(Ordering::Relaxed) && !called.contains(&function) {
+                    called.push(function);
                 }
                 (process, 0)
             }
