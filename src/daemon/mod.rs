@@ -52,6 +52,7 @@ const SIGNALS: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, S
 
 /// A daemon, with its arguments less its own name.
 pub fn main(program: Program, args: Vec<OsString>) -> ExitCode {
+    memory::keep_little();
     let outcome = match options::parse(program, args) {
         Ok(Request::Serve(options)) => serve(options),
         Ok(Request::Print(text)) => write_out(&text).map(|()| Ended::Stopped),

@@ -75,10 +75,9 @@ fn yes() -> bool {
 #[derive(Debug)]
 pub struct StateFile {
     directory: PathBuf,
-    /// What the file holds, so that it is not written again for nothing.
-    written: Vec<u8>,
-    /// How each connection is written: with hundreds of them, one more must not cost as much as all.
-    lines: Vec<(Legacy, String)>,
+    /// How each connection is written: with hundreds of them, one more must not cost as much as all, and nothing is written for
+    /// nothing.
+    lines: Vec<(Legacy, Box<str>)>,
     written_at: Option<Instant>,
     /// It does not: when to write it.
     write_at: Option<Instant>,
@@ -89,7 +88,6 @@ impl StateFile {
     pub fn new(directory: &Path) -> StateFile {
         StateFile {
             directory: directory.to_owned(),
-            written: Vec::new(),
             lines: Vec::new(),
             written_at: None,
             write_at: None,
@@ -138,13 +136,13 @@ impl StateFile {
 
     fn save_now(&mut self, now: Instant, legacy: &[Legacy]) {
         self.write_at = None;
-        let bytes = self.write(legacy).into_bytes();
-        if bytes == self.written && !self.failing {
+        let (text, is_new) = self.write(legacy);
+        if !is_new && !self.failing && self.written_at.is_some() {
             return;
         }
         self.written_at = Some(now);
         let had_failed = std::mem::take(&mut self.failing);
-        if let Err(error) = replace(&self.directory, &bytes) {
+        if let Err(error) = replace(&self.directory, text.as_bytes()) {
             self.failing = true;
             if !had_failed {
                 let path = self.directory.join(NAME);
@@ -155,27 +153,28 @@ impl StateFile {
             }
             self.write_at = now.checked_add(WRITE_AGAIN);
         }
-        self.written = bytes;
     }
-}
 
-impl StateFile {
-    /// `Contents` as JSON. Both lists are in the order of their ids.
-    pub fn write(&mut self, legacy: &[Legacy]) -> String {
+    /// `Contents` as JSON, and whether that is another than last time. Both lists are in the order of their ids.
+    pub fn write(&mut self, legacy: &[Legacy]) -> (String, bool) {
         let mut before = std::mem::take(&mut self.lines).into_iter().peekable();
+        let mut is_new = false;
         let mut text = format!("{{\"version\":{VERSION},\"connections\":[");
         for (index, legacy) in legacy.iter().enumerate() {
-            while before.next_if(|(earlier, _)| earlier.id < legacy.id).is_some() {}
-            let line = match before.next_if(|(earlier, _)| earlier == legacy) {
-                Some((_, line)) => line,
-                None => serde_json::to_string(&Connection::new(legacy, uptime())).unwrap_or_default(),
-            };
+            while before.next_if(|(earlier, _)| earlier.id < legacy.id).is_some() {
+                is_new = true;
+            }
+            let line = before.next_if(|(earlier, _)| earlier == legacy).map(|(_, line)| line).unwrap_or_else(|| {
+                is_new = true;
+                let line = serde_json::to_string(&Connection::new(legacy, uptime()));
+                line.unwrap_or_default().into_boxed_str()
+            });
             text.push_str(if index > 0 { ",\n" } else { "\n" });
             text.push_str(&line);
             self.lines.push((legacy.clone(), line));
         }
         text.push_str("\n]}\n");
-        text
+        (text, is_new || before.next().is_some())
     }
 }
 

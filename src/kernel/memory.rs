@@ -1,4 +1,4 @@
-//! Memory that never has to be read back from a disk.
+//! Memory that never has to be read back from a disk, and no more of it than is needed.
 //!
 //! On a host whose root file system, or swap space, is on the storage that we attach, the kernel may drop pages of the program
 //! itself when memory is short. If the paths are lost then, reading one back waits for what only the program brings back. So
@@ -9,12 +9,31 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use nix::errno::Errno;
+#[cfg(target_env = "gnu")]
+use nix::libc;
 use nix::sys::mman::{MlockAllFlags, mlockall};
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use nix::sys::stat::{major, minor};
 
+/// From this size on, in bytes, a block has pages of its own, which go back to the kernel with it; and so many free bytes at the end of
+/// the heap may stay. glibc would begin at four times that, and take more with every large block that it has seen.
+#[cfg(target_env = "gnu")]
+const LARGE: libc::c_int = 32 << 10;
+
 const SYS: &str = "/sys";
 const PROGRAM: &str = "/proc/self/exe";
+
+/// What is no longer needed is given back to the kernel soon. To be called before there is much.
+pub fn keep_little() {
+    #[cfg(target_env = "gnu")]
+    for parameter in [libc::M_MMAP_THRESHOLD, libc::M_TRIM_THRESHOLD] {
+        // SAFETY: it only sets a number. If it fails nothing changes.
+        #[allow(unsafe_code)]
+        unsafe {
+            libc::mallopt(parameter, LARGE)
+        };
+    }
+}
 
 /// Locks what the process has and will have, if the program may lie on storage that is attached by now. A forked process has
 /// to do it again. To be called with all privileges.
