@@ -29,9 +29,6 @@ const IGNORED: [Signal; 5] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, S
 /// So many children stay: the kernel works at one connect at a time, and one more is to be there when it is done.
 const STAYING: usize = 2;
 
-/// Whoever has answered with more than this ends: what it took to read it would be kept.
-const SMALL: u64 = 64 << 10;
-
 /// Exit status of a child that has answered.
 const ANSWERED: i32 = 0;
 
@@ -198,7 +195,7 @@ impl Process {
         }
     }
 
-    /// Carries out a request and answers it. Whether that left nothing behind that must not stay.
+    /// Carries out a request and answers it. Whether the helper knows that it stays.
     fn answer(&self, id: RequestId, request: Request, channel: Option<&OwnedFd>) -> bool {
         name(match request {
             Request::ReadOptions => c"stas-options",
@@ -215,9 +212,8 @@ impl Process {
             Request::Another => c"stas-helper",
         });
         let (reply, file) = (self.call)(request);
-        let is_small = !matches!(reply, Reply::LogPage { bytes } | Reply::Long { bytes } if bytes > SMALL);
         // Before the answer: by the time that the daemon has the next request, it can be had here.
-        let stays = is_small && channel.is_some_and(|channel| packet::send(channel.as_fd(), &[0], None).is_ok());
+        let stays = channel.is_some_and(|channel| packet::send(channel.as_fd(), &[0], None).is_ok());
         let sent = packet::encode(id, &reply)
             .is_ok_and(|packet| packet::send(self.socket.as_fd(), &packet, file.as_ref().map(AsFd::as_fd)).is_ok());
         if !sent {

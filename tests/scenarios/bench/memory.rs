@@ -37,7 +37,6 @@ fn memory() {
                 guest.run("kill", &[&stas.id().to_string()]).ok();
                 stas.wait().unwrap();
                 disconnect_all(guest);
-                let _ = std::fs::remove_dir_all("/run/stas");
                 memory
             });
             let figure = format!("memory (PSS of all processes), {count} controllers");

@@ -69,7 +69,7 @@ fn idle_time() -> Duration {
     Duration::from_secs_f64(uptime.split_whitespace().nth(1).unwrap().parse().unwrap())
 }
 
-/// Takes down all that is connected, many at a time.
+/// Takes down all that is connected, many at a time, and what has been noted of it.
 fn disconnect_all(guest: &Guest) {
     let controllers = guest.controllers();
     std::thread::scope(|scope| {
@@ -83,4 +83,7 @@ fn disconnect_all(guest: &Guest) {
         }
     });
     guest.wait_until("nothing is connected", PATIENCE, || guest.controllers().is_empty());
+    for notes in ["/run/stas", "/run/nvme"] {
+        let _ = std::fs::remove_dir_all(notes);
+    }
 }

@@ -41,7 +41,6 @@ fn silence() {
                     stopped.add(ended.elapsed);
                 }
                 disconnect_all(guest);
-                let _ = std::fs::remove_dir_all("/run/stas");
             }
         }
         let figure = "start: until 8 controllers are live, among 16 addresses that do not answer";

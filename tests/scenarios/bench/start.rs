@@ -58,7 +58,6 @@ fn start(guest: &Guest, count: usize, rounds: usize) {
         guest.run("kill", &[&stas.id().to_string()]).ok();
         stas.wait().unwrap();
         disconnect_all(guest);
-        let _ = std::fs::remove_dir_all("/run/stas");
         cli.add(attach(guest, count, || drop(debian.run(connect_all[0], &connect_all[1..]).ok())));
         disconnect_all(guest);
     }
