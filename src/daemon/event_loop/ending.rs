@@ -65,7 +65,10 @@ impl Daemon {
         for id in [ControllerKind::Discovery, ControllerKind::Io].into_iter().flat_map(|kind| links.wanted(kind)) {
             match links.device_of(id) {
                 Some(device) if links.is_live(id) => log::error!("{id}: connected as {}", device.name),
-                _ => log::error!("{id}: {}", links.complaint(id).unwrap_or("not connected yet")),
+                _ => {
+                    let why = self.machine.last_failure(id);
+                    log::error!("{id}: {}", why.as_deref().unwrap_or("not connected yet"));
+                }
             }
         }
     }
