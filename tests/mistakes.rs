@@ -104,6 +104,11 @@ fn mistakes_in_a_file_are_told_with_the_way_out() {
     ] {
         assert!(told.contains(expected), "{expected}: {told}");
     }
+    let told = check("link-local", "[[controller]]\ntransport = \"tcp\"\ntraddr = \"fe80::1\"\n");
+    assert!(
+        told.contains("warning: ") && told.contains("stafd.conf:1: controller: fe80::1 is a link-local address"),
+        "{told}"
+    );
     let told = check("place", "transport = \"tcp\"\nnothing = 1\n[[controller]]\ndhchap-secret = \"/etc/nvme/key\"\n");
     for expected in [
         "stafd.conf:1: \"transport\" belongs into a table, below [[controller]] or [[exclude]]",
