@@ -73,11 +73,12 @@ fn of_repository(directory: &str, wanted: impl Fn(&str) -> bool, to: &str) -> Ve
 /// What every installation below `prefix` has.
 fn everywhere(prefix: &str) -> BTreeSet<String> {
     let share = format!("{prefix}/share");
+    let fish = if prefix == "usr" { "usr/share/fish/vendor_completions.d" } else { "etc/fish/completions" };
     let mut files = vec![
         format!("{prefix}/sbin/stas"),
         format!("{share}/zsh/site-functions/_stas"),
         format!("{share}/bash-completion/completions/stas"),
-        format!("{share}/fish/vendor_completions.d/stas.fish"),
+        format!("{fish}/stas.fish"),
         "etc/stas/stafd.conf".to_owned(),
         "etc/stas/stacd.conf".to_owned(),
         "etc/stas/sys.conf".to_owned(),
@@ -86,7 +87,7 @@ fn everywhere(prefix: &str) -> BTreeSet<String> {
         let directory = if name.ends_with('d') { "sbin" } else { "bin" };
         files.push(format!("{prefix}/{directory}/{name}"));
         files.push(format!("{share}/bash-completion/completions/{name}"));
-        files.push(format!("{share}/fish/vendor_completions.d/{name}.fish"));
+        files.push(format!("{fish}/{name}.fish"));
     }
     for section in ["1", "5", "8"] {
         let of_section = |name: &str| name.ends_with(&format!(".{section}"));

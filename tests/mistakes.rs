@@ -1,5 +1,6 @@
 //! What a newcomer does wrong, and what he is told: each message says what to do next.
 
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Output};
@@ -52,20 +53,37 @@ fn a_daemon_that_does_not_run_is_named() {
 
 #[test]
 fn whoever_is_not_root_is_told() {
-    let mut command = Command::new(STAS);
-    let copy = std::env::temp_dir().join(format!("stas-mistakes-{}", std::process::id()));
-    if nix::unistd::geteuid().is_root() {
+    let mut program = PathBuf::from(STAS);
+    let scratch = std::env::temp_dir().join(format!("stas-mistakes-{}", std::process::id()));
+    let key = scratch.join("key");
+    std::fs::create_dir_all(&scratch).unwrap();
+    std::fs::write(&key, "").unwrap();
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o0)).unwrap();
+    std::fs::write(scratch.join("sys.conf"), format!("key = \"file://{}\"\n", key.display())).unwrap();
+    let is_root = nix::unistd::geteuid().is_root();
+    if is_root {
         // Where others can get at it; by another process, for a file that a fork of ours has open cannot be run.
-        assert!(Command::new("cp").arg(STAS).arg(&copy).status().unwrap().success());
-        command = Command::new(&copy);
-        command.uid(65534).current_dir("/");
+        program = scratch.join("stas");
+        assert!(Command::new("cp").arg(STAS).arg(&program).status().unwrap().success());
     }
-    let output = command.arg("run").output();
-    let _ = std::fs::remove_file(&copy);
-    let output = output.unwrap();
-    let told = String::from_utf8(output.stderr).unwrap();
+    let called = |words: &[&str]| {
+        let mut command = Command::new(&program);
+        if is_root {
+            command.uid(65534).current_dir("/");
+        }
+        command.args(words).output().unwrap()
+    };
+    let run = called(&["run"]);
+    let check = called(&["stasadm", "-c", scratch.join("sys.conf").to_str().unwrap(), "check"]);
+    std::fs::remove_dir_all(&scratch).unwrap();
+    let told = String::from_utf8(run.stderr).unwrap();
     assert_eq!(told, "stas: must be run as root: connecting controllers is the kernel's privilege\n");
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(run.status.code(), Some(1));
+    let told = String::from_utf8(check.stdout).unwrap();
+    assert!(
+        told.contains(&format!("cannot read {}: Permission denied (os error 13); run this as root\n", key.display())),
+        "{told}"
+    );
 }
 
 /// `stasadm check` with a `stafd.conf`, and what it says of that.
@@ -104,6 +122,11 @@ fn mistakes_in_a_file_are_told_with_the_way_out() {
     ] {
         assert!(told.contains(expected), "{expected}: {told}");
     }
+    let told = check("link-local", "[[controller]]\ntransport = \"tcp\"\ntraddr = \"fe80::1\"\n");
+    assert!(
+        told.contains("warning: ") && told.contains("stafd.conf:1: controller: fe80::1 is a link-local address"),
+        "{told}"
+    );
     let told = check("place", "transport = \"tcp\"\nnothing = 1\n[[controller]]\ndhchap-secret = \"/etc/nvme/key\"\n");
     for expected in [
         "stafd.conf:1: \"transport\" belongs into a table, below [[controller]] or [[exclude]]",

@@ -480,7 +480,7 @@ impl Joined {
             // DBUS_REQUEST_NAME_REPLY_IN_QUEUE
             Ok(2) => Some(BusEvent::NameRefused(
                 role,
-                "another process has the name; we get it when that one ends".to_owned(),
+                "another process has the name, nvme-stas perhaps; we get it when that one ends".to_owned(),
             )),
             _ => None,
         }

@@ -120,6 +120,8 @@ pub enum BusEvent {
     FinderUnreadable(String),
     /// Avahi is on the bus: announcements are heard from now on.
     AvahiAppeared,
+    /// There is a bus, but no Avahi on it.
+    AvahiMissing,
     /// Avahi, or the bus, went away. What it told counts for a while.
     AvahiGone,
     /// Everything that is announced now.

@@ -19,6 +19,9 @@ use crate::wire::discovery::Entry;
 /// In a detailed description: the controller has been left and is read again after so long. Not known to nvme-stas.
 pub const PARKED_KEY: &str = "parked for";
 
+/// In a detailed description: why the controller is not connected. Not known to nvme-stas.
+pub const FAILURE_KEY: &str = "last failure";
+
 /// One discovery log page entry, every field as a string.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EntryText {

@@ -4,8 +4,10 @@
 //! something else, or without the authentication that was asked for, would be worse. A mistake in another option leaves the
 //! entry with the daemon-wide value.
 
+use std::net::IpAddr;
+
 use crate::config::assemble::is_top_level;
-use crate::config::finding::{Report, quoted};
+use crate::config::finding::{Report, Severity, quoted};
 use crate::config::keys::{ADDRESS, Key, KnownKey, OPTIONS, OWN_OPTIONS, QUEUES, SECRETS, SOURCE, known, set, unknown};
 use crate::config::settings::{ConnectOptions, ControllerEntry, Exclusion};
 use crate::config::value::Entry;
@@ -55,11 +57,15 @@ pub(super) fn controller(
     }
     let entry = complete(kind, draft, options).map_err(|why| report.mistake(line, "controller", why)).ok()?;
     if kind == ControllerKind::Io && entry.transport == Transport::Tcp && !fields.iter().any(|f| f.key == "trsvcid") {
-        report.warning(
-            line,
-            "controller",
-            "trsvcid is not given: 8009 is used, but I/O controllers mostly listen on 4420",
+        let message = "trsvcid is not given: 8009 is used, but I/O controllers mostly listen on 4420";
+        report.add(Severity::Info, Some(line), "controller", message.to_owned());
+    }
+    if entry.transport.is_ip() && entry.host_iface.is_empty() && needs_interface(&entry.traddr) {
+        let traddr = &entry.traddr;
+        let message = format!(
+            "{traddr} is a link-local address: host-iface has to say on which interface, or {traddr}%eth0 does"
         );
+        report.warning(line, "controller", message);
     }
     Some(entry)
 }
@@ -173,6 +179,11 @@ fn check_source(transport: Transport, host_traddr: &str) -> Result<(), String> {
         }
         _ => Ok(()),
     }
+}
+
+/// Whether there may be such an address on every interface, and none is named.
+fn needs_interface(address: &str) -> bool {
+    matches!(parse_ip(address), Some((IpAddr::V6(ip), None)) if ip.is_unicast_link_local())
 }
 
 /// RFC 1123, with the underscore that is seen in practice. A last label of digits alone belongs to a mistyped address.

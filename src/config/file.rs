@@ -34,7 +34,13 @@ impl Contents {
 /// Reads the file at `path`. More than [`SIZE_MAX`] bytes are an error of kind `FileTooLarge`.
 pub(super) fn read(path: &Path) -> io::Result<Contents> {
     // Without O_NONBLOCK, opening a fifo waits for its writer.
-    let file = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
+    let file = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path);
+    let file = file.map_err(|error| match error.kind() {
+        io::ErrorKind::PermissionDenied if !geteuid().is_root() => {
+            io::Error::new(error.kind(), format!("{error}; run this as root"))
+        }
+        _ => error,
+    })?;
     // Of the open file, not of the path: the answer is about what is read.
     let exposed = is_exposed(&file.metadata()?);
     let mut bytes = Vec::new();

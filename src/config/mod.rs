@@ -118,7 +118,9 @@ pub fn known_keys(of: KeysOf) -> Vec<KnownKey> {
 
 fn load<D: Daemon>(path: &Path) -> Result<Loaded<D>, Vec<Finding>> {
     match file::read(path) {
-        Ok(contents) => parse(&contents, path).map(with_sources).map(|loaded| check_key_files(loaded, path)),
+        Ok(contents) => {
+            parse(&contents, path).map(with_sources).map(|loaded| check_key_files(loaded, path, &contents.text))
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Loaded {
             settings: D::default(),
             findings: vec![Finding::about(path, Severity::Info, "does not exist, defaults are used")],
@@ -141,10 +143,16 @@ fn with_sources<D: Daemon>(mut loaded: Loaded<D>) -> Loaded<D> {
     loaded
 }
 
-/// A key file is read when it is needed; that it cannot be used is better said before.
-fn check_key_files<D: Daemon>(mut loaded: Loaded<D>, path: &Path) -> Loaded<D> {
-    let unusable = loaded.settings.common().key_files().filter_map(|file| read_key(file).err());
-    let findings = unusable.map(|why| Finding::about(path, Severity::Warning, format!("cannot connect: {why}")));
+/// A key file is read when it is needed; that it cannot be used is better said before. `text`: that of the file at `path`.
+fn check_key_files<D: Daemon>(mut loaded: Loaded<D>, path: &Path, text: &str) -> Loaded<D> {
+    let unusable = loaded.settings.common().key_files().filter_map(|file| Some((file, read_key(file).err()?)));
+    let finding = |(file, why): (&Path, String)| {
+        let names_it = |line: &str| !line.trim_start().starts_with('#') && line.contains(&*file.to_string_lossy());
+        let line = text.lines().position(names_it).map(|index| index.saturating_add(1));
+        let message = format!("no controller with this key can be connected: {why}");
+        Finding { line, ..Finding::about(path, Severity::Warning, message) }
+    };
+    let findings: Vec<Finding> = unusable.map(finding).collect();
     loaded.findings.extend(findings);
     loaded
 }

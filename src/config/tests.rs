@@ -189,7 +189,7 @@ fn a_controller_that_is_no_table_is_an_error() {
 fn an_io_controller_on_the_discovery_port_is_questioned() {
     let loaded = connector("[[controller]]\ntransport='tcp'\ntraddr='array1'\nnqn='nqn.x'\n").unwrap();
     assert_eq!(loaded.settings.common.controllers[0].trsvcid, "8009");
-    assert_eq!(loaded.findings[0].severity, Severity::Warning);
+    assert_eq!(loaded.findings[0].severity, Severity::Info, "no reload is refused for that");
 }
 
 #[test]
@@ -373,6 +373,7 @@ fn a_controllers_key_may_be_in_a_file() {
         let (findings, key) = load(content, mode);
         let why = key.unwrap_err();
         assert!(why.contains(complaint) && findings[0].contains(&why) && !why.contains("hunter2"), "{findings:?}");
+        assert!(findings[0].contains("toml:4: "), "{findings:?}");
     }
     let relative = "[[controller]]\ntransport='tcp'\ntraddr='a'\ndhchap-secret='file://key'\n";
     let findings = load_finder(&scratch.file("toml", relative, 0o600)).unwrap_err();

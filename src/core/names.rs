@@ -103,6 +103,11 @@ impl Names {
         self.hurry_all(links, |_| true);
     }
 
+    /// Why a name has no (new) addresses.
+    pub fn complaint(&self, name: &str) -> Option<&str> {
+        self.names.get(name)?.complaint.as_deref()
+    }
+
     /// The same settings with addresses in the place of names.
     pub fn expand(&mut self, now: Instant, kind: ControllerKind, mut policy: Policy, links: &Links) -> Policy {
         let of_kind = |id: &LinkId| id.kind == kind;

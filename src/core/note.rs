@@ -241,19 +241,11 @@ impl fmt::Display for Note {
                     "{id}: connected by somebody else and wanted by nobody, disconnecting {device} (disconnect-scope)"
                 )
             }
-            Note::Barred { id, bar: Bar::Attempts(limit) } => {
-                write!(
-                    f,
-                    "{id}: not connected after {limit} attempts, and the discovery controller does not reach it \
-                     either (NCC): waiting until it does"
-                )
+            Note::Barred { id, bar: bar @ Bar::Attempts(limit) } => {
+                write!(f, "{id}: not connected after {limit} attempts, and {bar}")
             }
-            Note::Barred { id, bar: Bar::Excluded(place) } => {
-                write!(f, "{id}: not connected, because {place} excludes it")
-            }
-            Note::Barred { id, bar: Bar::NoTls } => {
-                write!(f, "{id}: not connected: its log page entry demands TLS, and the configuration says tls = false")
-            }
+            Note::Barred { id, bar: bar @ Bar::Excluded(_) } => write!(f, "{id}: not connected, because {bar}"),
+            Note::Barred { id, bar: bar @ Bar::NoTls } => write!(f, "{id}: not connected: {bar}"),
             Note::PageRead { id, device, entries, genctr } => {
                 write!(f, "{id}: {device} lists {entries} entries (generation {genctr})")
             }
@@ -310,6 +302,18 @@ impl fmt::Display for Note {
                 f.write_str(", then at growing intervals")
             }
             Note::ControllerIgnored { tid, why } => write!(f, "{tid}: ignored: {why}"),
+        }
+    }
+}
+
+impl fmt::Display for Bar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Bar::Attempts(_) => {
+                f.write_str("the discovery controller does not reach it either (NCC): waiting until it does")
+            }
+            Bar::Excluded(place) => write!(f, "{place} excludes it"),
+            Bar::NoTls => f.write_str("its log page entry demands TLS, and the configuration says tls = false"),
         }
     }
 }

@@ -219,7 +219,8 @@ fn save(sys_conf: &Path, key: &str, value: &str, file: Option<&Path>) -> Result<
 
 /// What most likely helps against an error.
 fn as_root(why: String) -> String {
-    if nix::unistd::geteuid().is_root() { why } else { format!("{why}; run this as root") }
+    let is_said = why.ends_with("; run this as root");
+    if is_said || nix::unistd::geteuid().is_root() { why } else { format!("{why}; run this as root") }
 }
 
 /// Every finding of every file. A warning counts as a failure: part of a file is not used.

@@ -21,7 +21,7 @@ use super::client::{Client, Failure, Pairs, Places};
 use super::json::Json;
 use super::show::{controller_id, value};
 use super::table::printable;
-use crate::bus::pages::PARKED_KEY;
+use crate::bus::pages::{FAILURE_KEY, PARKED_KEY};
 use crate::bus::{ControllerId, Role};
 use crate::core::tid::{DISCOVERY_NQN, Transport, canonical_address};
 use crate::kernel::disks::is_namespace;
@@ -58,6 +58,8 @@ struct DiscoveryController {
     id: ControllerId,
     device: String,
     state: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    last_failure: String,
     origin: String,
     /// `fresh`, `stale` or `none`; empty where the daemon is that of nvme-stas.
     log_page: String,
@@ -81,6 +83,9 @@ struct PathNode {
     id: ControllerId,
     device: String,
     state: String,
+    /// Why it is not connected.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    last_failure: String,
     /// Why it is still there although nobody wants it.
     #[serde(skip_serializing_if = "String::is_empty")]
     kept: String,
@@ -168,6 +173,7 @@ fn build(info: &Json, pages: &Json, paths: Option<&[Pairs]>, kernel: &dyn Kernel
         DiscoveryController {
             device: value(&pairs, "device"),
             state: state(&pairs, kernel),
+            last_failure: value(&pairs, FAILURE_KEY),
             origin: value(&pairs, "origin"),
             log_page: value(&pairs, "log page"),
             entries: entries.len(),
@@ -190,8 +196,13 @@ fn build(info: &Json, pages: &Json, paths: Option<&[Pairs]>, kernel: &dyn Kernel
 }
 
 fn path(pairs: &Pairs, kernel: &dyn Kernel) -> PathNode {
-    let (device, kept) = (value(pairs, "device"), value(pairs, "kept"));
-    PathNode { id: controller_id(pairs), device, state: state(pairs, kernel), kept }
+    PathNode {
+        id: controller_id(pairs),
+        device: value(pairs, "device"),
+        state: state(pairs, kernel),
+        last_failure: value(pairs, FAILURE_KEY),
+        kept: value(pairs, "kept"),
+    }
 }
 
 /// The kernel's word, or why there is none.
@@ -204,11 +215,12 @@ fn state(pairs: &Pairs, kernel: &dyn Kernel) -> String {
     if !parked.is_empty() {
         return format!("parked for {parked}");
     }
-    match value(pairs, "connect attempts").as_str() {
-        "" | "0" => "not connected".to_owned(),
-        "1" => "not connected, 1 attempt failed".to_owned(),
-        attempts => format!("not connected, {attempts} attempts failed"),
-    }
+    let attempts = match value(pairs, "connect attempts").as_str() {
+        "" | "0" => String::new(),
+        "1" => ", 1 attempt failed".to_owned(),
+        attempts => format!(", {attempts} attempts failed"),
+    };
+    format!("not connected{attempts}")
 }
 
 /// The connector's paths that a log page entry leads to; without a connector, the entry itself.
@@ -238,6 +250,7 @@ fn path_of_entry(entry: &Pairs, lister: &ControllerId, paths: Option<&[PathNode]
         id: id.clone(),
         device: NO_DEVICE.to_owned(),
         state: state.to_owned(),
+        last_failure: String::new(),
         kept: String::new(),
     };
     match paths {
@@ -314,7 +327,8 @@ fn discovery_node(controller: &DiscoveryController) -> Node {
     };
     let facts = [controller.state.as_str(), controller.origin.as_str(), &entries];
     let facts: Vec<&str> = facts.into_iter().filter(|fact| !fact.is_empty()).collect();
-    let line = format!("{} {}{nqn}  {}", controller.device, address(id), facts.join(", "));
+    let why = explained(&controller.last_failure);
+    let line = format!("{} {}{nqn}  {}{why}", controller.device, address(id), facts.join(", "));
     Node { line, below: controller.subsystems.iter().map(subsystem_node).collect() }
 }
 
@@ -322,9 +336,15 @@ fn subsystem_node(subsystem: &Subsystem) -> Node {
     let line = format!("{}  {}", subsystem.subsysnqn, subsystem.namespaces.join(" "));
     let path = |path: &PathNode| {
         let kept = if path.kept.is_empty() { String::new() } else { format!(", kept: {}", path.kept) };
-        Node { line: format!("{} {}  {}{kept}", path.device, address(&path.id), path.state), below: Vec::new() }
+        let why = explained(&path.last_failure);
+        Node { line: format!("{} {}  {}{kept}{why}", path.device, address(&path.id), path.state), below: Vec::new() }
     };
     Node { line: line.trim_end().to_owned(), below: subsystem.paths.iter().map(path).collect() }
+}
+
+/// At the end of a line: why it says what it says, if there is something to say.
+fn explained(why: &str) -> String {
+    if why.is_empty() { String::new() } else { format!(": {why}") }
 }
 
 /// `tcp [::1]:4420 on eth0`

@@ -27,7 +27,7 @@ const PAGES: &str = r#"[
         {"trtype": "tcp", "traddr": "192.0.2.1", "trsvcid": "4420", "subnqn": "nqn.b", "subtype": "nvme"},
         {"trtype": "tcp", "traddr": "192.0.2.1", "trsvcid": "4420", "subnqn": "nqn.b", "subtype": "nvme"}]},
     {"discovery-controller": {"transport": "tcp", "traddr": "fe80::1%eth1", "trsvcid": "8009", "subsysnqn": "nqn.u",
-        "device": "nvme?", "connect attempts": "3", "origin": "referral", "log page": "none"}, "log-pages": []}]"#;
+        "device": "nvme?", "connect attempts": "3", "last failure": "nothing listens", "origin": "referral", "log page": "none"}, "log-pages": []}]"#;
 
 fn paths() -> Vec<Pairs> {
     let path = |device: &str, traddr: &str, nqn: &str, iface: &str| {
@@ -64,7 +64,7 @@ host nqn.h
 │  │  └─ nvme2 tcp 192.0.2.2:4420 on eth0  live
 │  └─ nqn.b
 │     └─ nvme? tcp 192.0.2.1:4420 on eth0  not wanted
-├─ nvme? tcp [fe80::1%eth1]:8009 nqn.u  not connected, 3 attempts failed, referral, no log page yet
+├─ nvme? tcp [fe80::1%eth1]:8009 nqn.u  not connected, 3 attempts failed, referral, no log page yet: nothing listens
 └─ not listed by a discovery controller
    └─ nqn.c
       ├─ nvme9 tcp 192.0.2.9:4420  connecting
@@ -110,6 +110,16 @@ fn what_is_kept_says_why() {
     let tree = tree(Some(&paths));
     assert!(tree.text(Lines::Unicode).contains("192.0.2.9:4420  connecting, kept: /dev/nvme9n1 is mounted on /data\n"));
     assert_eq!(tree.json().matches(r#""kept":"/dev"#).count(), 1);
+}
+
+#[test]
+fn what_is_not_connected_says_why() {
+    let mut paths = paths();
+    paths[3].push((FAILURE_KEY.to_owned(), "out of\x1b[1m memory".to_owned()));
+    let tree = tree(Some(&paths));
+    let expected = "192.0.2.8:4420  not connected, 1 attempt failed: out of?[1m memory\n";
+    assert!(tree.text(Lines::Unicode).contains(expected), "{}", tree.text(Lines::Unicode));
+    assert_eq!(tree.json().matches("\"last-failure\":").count(), 2);
 }
 
 #[test]

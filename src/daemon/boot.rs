@@ -79,7 +79,7 @@ Options:
   -h, --help              print this and exit
 
 Examples:
-  stas boot --network --until /dev/nvme0n1
+  stas boot --network
   stas boot --until UUID=3c5f5b9e-2f3c-4b3e-9d38-0d6f3c2a5b11 --deadline 120
 
 Exit status: 0 what is waited for is there; 1 could not run, or was stopped;

@@ -219,6 +219,9 @@ fn explain(error: &io::Error) -> String {
         return CLOSED.to_owned();
     }
     match error.raw_os_error() {
+        Some(errno) if errno == Errno::EINVAL as i32 => {
+            "that address cannot be reached without an interface: a link-local one needs host-iface (EINVAL)".to_owned()
+        }
         Some(errno) => crate::helper::message::Failure::Errno(errno).to_string(),
         None => error.to_string(),
     }
@@ -357,6 +360,13 @@ mod tests {
             assert_eq!(probe(portal(address)), Err(CLOSED.to_owned()));
             server.join().unwrap();
         }
+    }
+
+    #[test]
+    fn an_address_that_there_may_be_on_every_interface_is_said_to_need_one() {
+        // Where there is no IPv6 at all, that is said.
+        let why = probe(portal("[fe80::1]:9".parse().unwrap())).unwrap_err();
+        assert!(why.contains("a link-local one needs host-iface") || !why.contains("EINVAL"), "{why}");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::bus::avahi::signals::SERVICE_TYPES;
 use crate::bus::objects::Description;
-use crate::bus::pages::{AllPages, PARKED_KEY, in_order};
+use crate::bus::pages::{AllPages, FAILURE_KEY, PARKED_KEY, in_order};
 use crate::bus::{ControllerId, EntryText, FinderPage, Objects, PageState, Role};
 use crate::config::settings::HostIdentity;
 use crate::core::Machine;
@@ -21,7 +21,7 @@ use crate::core::finder::Step;
 use crate::core::links::LinkId;
 use crate::core::tid::{TransportId, canonical_address, parse_ip};
 use crate::daemon::logger;
-use crate::daemon::requests::Requests;
+use crate::daemon::requests::{FABRICS, Requests};
 use crate::kernel::sysfs::Sysfs;
 use crate::wire::discovery::EFLAG_NCC;
 
@@ -228,6 +228,13 @@ impl Published<'_> {
             None => "0.0s [off]".to_owned(),
         };
         description.extend([("connect attempts", failures.to_string()), ("retry connect timer", timer)]);
+        if self.machine.links().device_of(id).is_some() {
+            return;
+        }
+        let no_driver = || (!self.requests.is_ready()).then(|| format!("{FABRICS} does not exist"));
+        if let Some(why) = no_driver().or_else(|| self.machine.last_failure(id)) {
+            description.push((FAILURE_KEY, why));
+        }
     }
 
     fn add_finder_details(&self, tid: &TransportId, description: &mut Description) {

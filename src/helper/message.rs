@@ -312,7 +312,10 @@ fn explain(errno: Errno, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Errno::ENETUNREACH | Errno::EHOSTUNREACH => "no route to that address",
         Errno::ECONNRESET => "the controller dropped the connection; it may demand TLS",
         Errno::EAGAIN => "what listens there did not answer as an NVMe/TCP controller",
-        Errno::EIO => "the controller refused the connection, or stopped answering; the kernel log has its status",
+        Errno::EIO => {
+            "the controller refused the connection (is the subsystem there, and is this host allowed? the kernel log has \
+             its status), or stopped answering (as some do for a wrong key)"
+        }
         Errno::EALREADY => "the kernel already has this connection",
         Errno::EINVAL => {
             "the kernel rejected the options (an address, an unknown transport or option, or a host NQN in use with \

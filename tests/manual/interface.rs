@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use stas::bus::pages::PARKED_KEY;
+use stas::bus::pages::{FAILURE_KEY, PARKED_KEY};
 use stas::bus::{EntryText, PageState, Role, introspect};
 
 use crate::mdoc::arguments;
@@ -72,7 +72,7 @@ fn every_key_of_a_dictionary_has_its_place() {
     let members = members.filter(|key| key.chars().all(|c| c.is_ascii_alphanumeric() || " .-_".contains(c)));
     let inserted = code::between(&source, "insert(\"", "\"");
     let mut keys: BTreeSet<String> = set(pairs);
-    keys.extend(set(members.chain(inserted).chain([PARKED_KEY, PageState::KEY])));
+    keys.extend(set(members.chain(inserted).chain([FAILURE_KEY, PARKED_KEY, PageState::KEY])));
     let (finder, connector) = (page("org.nvmexpress.staf.5"), page("org.nvmexpress.stac.5"));
     let mut documented = BTreeSet::new();
     for page in [&finder, &connector] {

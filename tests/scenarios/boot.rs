@@ -167,6 +167,7 @@ fn a_boot_sets_up_the_network_of_the_table_and_waits_for_what_it_is_told() {
             "of waiting for a disk of nqn.2026-01.example:absent",
             "tcp 10.99.0.1:4420 via san1.100 nqn.2026-01.example:root: connected as nvme",
             "tcp [fd00:98::2]:4420 from fd00:98::1 nqn.2026-01.example:root: connected as nvme",
+            "/dev/nvme0n1 is there, a disk of nqn.2026-01.example:root: ",
         ] {
             assert!(late.stderr.contains(reason), "{reason}\n{}", late.stderr);
         }

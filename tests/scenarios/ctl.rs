@@ -121,7 +121,7 @@ fn tree_shows_all_in_one_process() {
         guest.write("/etc/stas/stafd.conf", &(controller("127.0.0.1") + &controller("127.0.0.2")));
         let io = format!("{}trsvcid = 4420\nnqn = \"{}\"\n", controller("127.0.0.3"), c.nqn);
         guest.write("/etc/stas/stacd.conf", &io);
-        let _stas = guest.spawn("stas", &["run"]);
+        let stas = guest.spawn("stas", &["run"]);
         guest.wait_until("five paths are live", SOON, || guest.live_io_controllers().len() == 5);
 
         let tree = guest.run("stas", &["tree"]).ok();
@@ -150,6 +150,13 @@ fn tree_shows_all_in_one_process() {
         assert_eq!(json["host"]["hostid"], HOSTID);
         assert_eq!(tree.matches("  live\n").count(), 5, "{tree}");
         assert!(tree.contains("`- not listed by a discovery controller\n   `- nqn.2026-01.example:c  nvme"), "{tree}");
+
+        guest.write("/etc/stas/stafd.conf", &(controller("127.0.0.1") + &controller("127.0.0.4")));
+        stas.reload();
+        let why = "nothing listens at that address and port (ECONNREFUSED)";
+        stas.wait_log(why, SOON);
+        let tree = guest.run("stas", &["tree"]).ok();
+        assert!(tree.contains(&format!(" failed, configured, no log page yet: {why}\n")), "{tree}");
     });
 }
 

@@ -245,6 +245,7 @@ fn avahi_comes_later_and_the_bus_restarts() {
         let mut lan = Lan::new(guest, "10.97.0.1/24", "10.97.0.2/24");
         lan.announce();
         lan.start();
+        lan.stas().wait_log("mDNS: Avahi does not run", SOON);
         lan.start_avahi();
         lan.wait_for_storage();
         let before = guest.controllers();

@@ -8,6 +8,7 @@ use rustbus::wire::ObjectPath;
 use super::signals::{SERVICE_TYPES, ServiceKey, announcement};
 use super::{AvahiClient, BROWSER, EARLY_BYTES_MAX, EARLY_MAX, NAME, Question, RESOLVER, SETTLING};
 use crate::bus::BUS_NAME;
+use crate::bus::BusEvent;
 use crate::bus::message::{self, Message};
 
 impl AvahiClient {
@@ -103,8 +104,11 @@ impl AvahiClient {
         };
         if question == Question::Owner {
             // The error says that nobody has the name.
-            let owner = message.body.parser().get::<String>().ok();
-            return self.set_owner(owner.filter(|_| message.typ == MessageType::Reply), now);
+            let owner = message.body.parser().get::<String>().ok().filter(|_| message.typ == MessageType::Reply);
+            if owner.is_none() && !std::mem::replace(&mut self.missed, true) {
+                self.events.push_back(BusEvent::AvahiMissing);
+            }
+            return self.set_owner(owner, now);
         }
         let path = match message.typ {
             MessageType::Reply => message.body.parser().get::<ObjectPath<&str>>().map_err(|error| error.to_string()),

@@ -98,6 +98,8 @@ pub struct AvahiClient {
     subscribed: bool,
     /// Avahi's unique name.
     owner: Option<String>,
+    /// It has been said that there is no Avahi.
+    missed: bool,
     session: Option<Session>,
     calls: VecDeque<(Message, Option<Question>)>,
     /// By serial number, with the session that they belong to.
@@ -129,6 +131,7 @@ impl AvahiClient {
             joined: false,
             subscribed: false,
             owner: None,
+            missed: false,
             session: None,
             calls: VecDeque::new(),
             questions: BTreeMap::new(),
@@ -241,9 +244,11 @@ impl AvahiClient {
             self.calls.clear();
             self.questions.clear();
             self.events.push_back(BusEvent::AvahiGone);
+            self.missed = true;
         }
         if owner.is_some() {
             self.owner = owner;
+            self.missed = false;
             self.events.push_back(BusEvent::AvahiAppeared);
             self.open_session();
         }

@@ -198,6 +198,28 @@ fn an_avahi_that_is_there_already_is_asked() {
 }
 
 #[test]
+fn an_avahi_that_is_not_there_is_missed_once() {
+    let mut bus = Bus::new(Some(IpFamily::Ipv4Ipv6));
+    let nobody_has_it = |bus: &mut Bus| {
+        let (serial, _) = bus.sent.drain(..).next_back().unwrap();
+        bus.refused(serial);
+        bus.events()
+    };
+    assert_eq!(nobody_has_it(&mut bus), [BusEvent::AvahiMissing]);
+    let again = |bus: &mut Bus| {
+        bus.client.parted(bus.now);
+        bus.client.joined();
+        bus.pump();
+    };
+    again(&mut bus);
+    assert_eq!(nobody_has_it(&mut bus), []);
+    bus.appear(AVAHI);
+    again(&mut bus);
+    bus.pump();
+    assert_eq!(nobody_has_it(&mut bus), [BusEvent::AvahiAppeared, BusEvent::AvahiGone]);
+}
+
+#[test]
 fn a_service_is_resolved_announced_and_withdrawn() {
     let mut bus = Bus::browsing();
     bus.announce(2, "dc", "/r0", "192.0.2.1");

@@ -5,6 +5,7 @@
 
 use super::{Draft, translate};
 use crate::config::finding::{Report, quoted};
+use crate::suggest::meant;
 
 /// What follows an option.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -73,7 +74,9 @@ fn draft(line: &str, number: usize, report: &mut Report<'_>) -> Draft {
     while let Some(word) = words.next() {
         let Some((option, attached)) = find(word) else {
             let name = word.split('=').next().unwrap_or_default();
-            report.mistake(number, "", format!("unknown option {}, ignored", quoted(name)));
+            let meant = name.strip_prefix("--").map(|name| meant(name, OPTIONS.map(|(option, ..)| option)));
+            let meant = meant.unwrap_or_default().replace("perhaps ", "perhaps --");
+            report.mistake(number, "", format!("unknown option {}{meant}, ignored", quoted(name)));
             // What follows most likely belongs to it.
             if word.starts_with('-') && !word.contains('=') {
                 words.next_if(|next| !next.starts_with('-'));

@@ -64,6 +64,11 @@ fn read(
     report: &mut Report<'_>,
 ) -> Vec<ControllerEntry> {
     super::report_garbled(contents, report);
+    if is_json(&contents.text) {
+        let what = "is JSON, which is not read: the controllers of nvme-cli's config.json belong into stafd.conf and stacd.conf";
+        report.add(Severity::Warning, None, "", what.to_owned());
+        return Vec::new();
+    }
     let drafts = if contents.text.lines().any(|line| line.trim_start().starts_with('[')) {
         fabrics_conf::read(kind, &contents.text, is_main, defaults, report)
     } else if kind == ControllerKind::Discovery {
@@ -73,6 +78,12 @@ fn read(
         Vec::new()
     };
     drafts.into_iter().filter_map(|draft| draft.complete(kind, report)).collect()
+}
+
+/// An object, or a list of them.
+fn is_json(text: &str) -> bool {
+    let text = text.trim_start();
+    text.strip_prefix('[').unwrap_or(text).trim_start().starts_with('{')
 }
 
 /// A controller as such a file has it: keys with their values, by the names of nvme-cli's options.
@@ -190,9 +201,24 @@ mod tests {
     }
 
     #[test]
+    fn json_is_said_to_be_something_else() {
+        for text in ["[ { \"hostnqn\": \"nqn.x\" } ]", "[\n  {\n    \"hostnqn\": \"nqn.x\"\n", "{\"hosts\": []}\n"] {
+            let (controllers, findings) = discovery(text);
+            assert!(
+                controllers.is_empty() && findings.len() == 1 && findings[0].contains("config.json"),
+                "{findings:?}"
+            );
+        }
+    }
+
+    #[test]
     fn what_is_wrong_with_a_line_is_told_with_its_number() {
         for (line, told) in [
             ("--transport=tcp --traddr=192.0.2.1 --frobnicate=7", "frobnicate"),
+            (
+                "-t tcp -a 192.0.2.1 --keep-alive-tom=7",
+                "\"--keep-alive-tom\", perhaps --keep-alive-tmo is meant, ignored",
+            ),
             ("-t tcp -a 192.0.2.1 -z 7", "-z"),
             ("-t tcp -a 192.0.2.1 stray", "stray"),
             ("-t tcp -a 192.0.2.1 -Q", "queue-size"),

@@ -108,10 +108,9 @@ impl Links {
 
     /// Stops trying.
     fn bar(&mut self, id: &LinkId, bar: Bar) {
-        let note = Note::Barred { id: id.clone(), bar };
         self.enter(id, State::Barred);
-        if self.is_news(id, &note.to_string()) {
-            self.note(note);
+        if self.is_news(id, &bar.to_string()) {
+            self.note(Note::Barred { id: id.clone(), bar });
         }
     }
 

@@ -75,7 +75,7 @@ impl Links {
         link.failures.max(link.portal.as_ref().map_or(0, |portal| self.portals.failures(portal)))
     }
 
-    /// Why a controller is not connected, by the last failure that was told.
+    /// Why the controller at an address is not connected, by the last failure that was told.
     pub fn complaint(&self, id: &LinkId) -> Option<&str> {
         let link = self.links.get(id)?;
         let portals = || link.portal.as_ref().and_then(|portal| self.portals.complaint(portal));

@@ -18,7 +18,7 @@ use crate::core::device::ControllerKind;
 use crate::core::evidence::Testimony;
 use crate::core::finder::{Finder, Origin};
 use crate::core::hearsay::Hearsay;
-use crate::core::links::{LinkChange, Links};
+use crate::core::links::{LinkChange, LinkId, Links};
 use crate::core::names::Names;
 use crate::core::network::Changes;
 use crate::core::tid::TransportId;
@@ -194,6 +194,12 @@ impl Machine {
 
     pub fn links(&self) -> &Links {
         &self.links
+    }
+
+    /// Why a controller is not connected, by the last failure that was told.
+    pub fn last_failure(&self, id: &LinkId) -> Option<String> {
+        let of_name = || self.names.complaint(id.tid.traddr()).map(|why| format!("not resolved: {why}"));
+        self.links.complaint(id).map(str::to_owned).or_else(of_name)
     }
 
     pub fn finder(&self) -> Option<&Finder> {

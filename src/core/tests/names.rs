@@ -32,6 +32,11 @@ impl World {
         self.machine.links().wanted(kind).map(|id| id.tid.traddr()).collect()
     }
 
+    /// Why the first I/O controller is not connected.
+    fn why(&self) -> Option<String> {
+        self.machine.last_failure(self.machine.links().wanted(ControllerKind::Io).next().unwrap())
+    }
+
     fn wanted_io(&self) -> Vec<&str> {
         self.wanted(ControllerKind::Io)
     }
@@ -65,7 +70,9 @@ fn a_name_waits_until_it_has_an_address() {
     let told: Vec<_> =
         world.notes.iter().filter(|note| note.starts_with("array: not resolved: no such name")).collect();
     assert_eq!(told.len(), 1, "{:?}", world.notes);
+    assert_eq!(world.why(), Some("not resolved: no such name".to_owned()));
     world.resolved(&[FIRST]);
+    assert_eq!(world.why(), None);
     assert_eq!(world.wanted_io(), [FIRST]);
     world.connect(FIRST, "nvme0");
     world.pass_secs(1000);

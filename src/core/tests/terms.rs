@@ -50,6 +50,8 @@ fn who_is_not_reached_by_its_discovery_controller_is_tried_so_often() {
     assert_eq!(attempts(&mut world), 3);
     assert!(world.notes.iter().any(|note| note.contains("not connected after 3 attempts")), "{:?}", world.notes);
     assert_eq!(world.machine.poll_deadline(), None, "it waits for better news");
+    let why = world.machine.last_failure(world.machine.links().wanted(ControllerKind::Io).next().unwrap());
+    assert!(why.is_some_and(|why| why.starts_with("the discovery controller does not reach it either")));
     list(&mut world, 0, NCC);
     world.assert_nothing_to_do();
     list(&mut world, 0, 0);

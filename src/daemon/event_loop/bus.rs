@@ -58,6 +58,9 @@ impl Daemon {
             }
             BusEvent::FinderUnreadable(_) => {}
             BusEvent::AvahiAppeared => log::info!("mDNS: Avahi is there, looking for discovery controllers"),
+            BusEvent::AvahiMissing => log::info!(
+                "mDNS: Avahi does not run: discovery controllers that announce themselves are not found until it does"
+            ),
             BusEvent::AvahiGone => log::warn!("mDNS: Avahi is gone; what it told stays in force"),
             BusEvent::Announced(announcements) => {
                 log::debug!("mDNS: {} announced", announcements.len());

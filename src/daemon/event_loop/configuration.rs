@@ -60,7 +60,9 @@ impl Daemon {
                     bus.want_announcements(self.settings.announcements(), now);
                 }
             }
-            None => log::error!("the running configuration stays in force"),
+            None => log::error!(
+                "because of the above, the running configuration stays in force; mend that and reload again"
+            ),
         }
         self.manager.ready();
     }

@@ -8,6 +8,7 @@ use super::Daemon;
 use crate::core::device::ControllerKind;
 use crate::daemon::goal::Ended;
 use crate::daemon::requests::FABRICS;
+use crate::kernel::disks::{BLOCK, Disk, disks};
 use crate::kernel::sysfs::FC_DISCOVERY;
 
 impl Daemon {
@@ -53,7 +54,7 @@ impl Daemon {
         connecting.any(|id| there.iter().any(|device| device.serves(&id.tid, id.kind)))
     }
 
-    /// What keeps what is wanted from being connected, a line for each.
+    /// What keeps what is wanted from being connected, a line for each; and the disks that are there, under whatever names.
     fn explain_delay(&self) {
         if !self.requests.is_ready() {
             log::error!("{FABRICS} is not there, or cannot be read: is the nvme-fabrics module loaded?");
@@ -65,8 +66,14 @@ impl Daemon {
         for id in [ControllerKind::Discovery, ControllerKind::Io].into_iter().flat_map(|kind| links.wanted(kind)) {
             match links.device_of(id) {
                 Some(device) if links.is_live(id) => log::error!("{id}: connected as {}", device.name),
-                _ => log::error!("{id}: {}", links.complaint(id).unwrap_or("not connected yet")),
+                _ => {
+                    let why = self.machine.last_failure(id);
+                    log::error!("{id}: {}", why.as_deref().unwrap_or("not connected yet"));
+                }
             }
+        }
+        for Disk { name, subsysnqn, ids } in disks(Path::new(BLOCK)) {
+            log::error!("/dev/{name} is there, a disk of {subsysnqn}: {}", ids.join(" "));
         }
     }
 }
