@@ -3,7 +3,8 @@
 
 use super::idle::megabytes;
 use super::processes::Processes;
-use super::{PATIENCE, SMALL, bench, disconnect_all, nqns, report, settle};
+use super::{PATIENCE, SMALL, bench, disconnect_all, floor, nqns, report, settle};
+use crate::guest::DISCOVERY_NQN;
 use crate::stas::{STACD_CONF, STAFD_CONF, controller};
 use std::process::{Command, Stdio};
 
@@ -30,6 +31,10 @@ fn memory() {
             nqns(count).iter().skip(linked).for_each(|nqn| port.link(&guest.target().subsystem(nqn)));
             linked = count;
             let [away, locked] = [&format!("{DISK}/stas"), program.trim()].map(|program| {
+                if !program.starts_with(DISK) {
+                    // With nothing connected there is nothing yet that it could lie on.
+                    floor::connect(&floor::connect_string(DISCOVERY_NQN, "127.0.0.1", 8009));
+                }
                 let mut stas = Command::new(program).arg("run").stderr(Stdio::null()).spawn().unwrap();
                 guest.wait_until("all are attached", PATIENCE, || guest.live_io_controllers().len() == count);
                 settle(guest);
