@@ -518,6 +518,7 @@ fn state_seeds() -> Seeds {
     let path = Legacy {
         id: LinkId { kind: ControllerKind::Io, tid: tid("192.0.2.9", "4420", "nqn.a") },
         ours: true,
+        inode: 0,
         sources: vec![one.clone(), other.clone()],
         terms: Terms { needs_tls: true, ..Terms::default() },
         unseen: None,
@@ -525,6 +526,7 @@ fn state_seeds() -> Seeds {
     let controller = |tid: &Rc<TransportId>, unseen| Legacy {
         id: LinkId { kind: ControllerKind::Discovery, tid: tid.clone() },
         ours: unseen == Some(Duration::ZERO),
+        inode: 0,
         sources: Vec::new(),
         terms: Terms::default(),
         unseen,

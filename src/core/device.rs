@@ -47,6 +47,8 @@ pub struct Device {
     pub kato: Option<u32>,
     /// Who manages it by the registry of the host; nobody, as far as is known.
     pub owner: Option<String>,
+    /// Of its directory in sysfs, which no other controller has until the host restarts; 0: not known.
+    pub inode: u64,
 }
 
 impl Device {
@@ -71,6 +73,7 @@ impl Device {
             cntrltype: none(),
             kato: None,
             owner: None,
+            inode: 0,
         }
     }
 

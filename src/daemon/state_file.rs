@@ -49,6 +49,9 @@ struct Connection {
     /// Whether the connection is ours.
     #[serde(default = "yes")]
     ours: bool,
+    /// See [`Device::inode`](crate::core::device::Device::inode).
+    #[serde(default)]
+    inode: u64,
     /// The discovery controllers that list it.
     #[serde(default)]
     sources: Vec<ControllerId>,
@@ -228,6 +231,7 @@ impl Connection {
             discovery: legacy.id.kind == ControllerKind::Discovery,
             controller: ControllerId::from(&*legacy.id.tid),
             ours: legacy.ours,
+            inode: legacy.inode,
             sources: legacy.sources.iter().map(|source| ControllerId::from(&**source)).collect(),
             needs_tls: legacy.terms.needs_tls,
             announced: legacy.unseen.map(announced),
@@ -240,6 +244,7 @@ impl Connection {
         Some(Legacy {
             id: LinkId { kind, tid: tid(&self.controller)? },
             ours: self.ours,
+            inode: self.inode,
             sources: self.sources.iter().map(tid).collect::<Option<_>>()?,
             terms: Terms { needs_tls: self.needs_tls, ..Terms::default() },
             unseen: self.announced.as_ref().map(|announced| announced.age(uptime)),
@@ -272,6 +277,7 @@ mod tests {
         let discovery = |subsysnqn, unseen| Legacy {
             id: LinkId { kind: ControllerKind::Discovery, tid: tid(subsysnqn) },
             ours: unseen == Some(Duration::ZERO),
+            inode: 5,
             sources: vec![tid("nqn.lister")],
             terms: Terms::default(),
             unseen,
@@ -281,6 +287,7 @@ mod tests {
             Legacy {
                 id: io,
                 ours: true,
+                inode: 5,
                 sources: vec![tid("nqn.dc")],
                 terms: Terms { needs_tls: true, ..Terms::default() },
                 unseen: None,

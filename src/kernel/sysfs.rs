@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, fstat};
 
 use crate::core::device::{ControllerKind, Device, US, parse_sysfs_address};
 use crate::core::tid::{DISCOVERY_NQN, Transport, canonical_address, parse_ip};
@@ -156,6 +156,7 @@ impl Identified {
             return Ok(None);
         };
         let mut device = Device::new(name, transport);
+        device.inode = fstat(&attributes.directory)?.st_ino;
         device.subsysnqn = attributes.optional("subsysnqn")?;
         device.host_nqn = attributes.optional("hostnqn")?;
         let Some(address) = attributes.read("address")? else {
@@ -299,6 +300,7 @@ fn interface_addresses() -> BTreeMap<IpAddr, Vec<String>> {
 mod tests {
     use super::*;
     use std::fs;
+    use std::os::unix::fs::MetadataExt;
     use std::sync::atomic::{AtomicU32, Ordering};
 
     /// A directory like /sys/class/nvme that is gone after the test.
@@ -385,6 +387,7 @@ mod tests {
             cntrltype: "discovery".into(),
             kato: Some(30),
             owner: Some("nbft".into()),
+            inode: fs::metadata(root.0.join("nvme4")).unwrap().ino(),
         };
         assert_eq!(device, expected);
     }

@@ -1,7 +1,7 @@
 //! What the kernel has already: connections that somebody else made, and controllers that are spelled in two ways.
 
-use crate::guest::{DISCOVERY_NQN, Guest};
-use crate::stas::{Form, KERNEL_WAITS, SOON, STACD_CONF, STAFD_CONF, Stas, controller, io_controller, nqn};
+use crate::guest::{DISCOVERY_NQN, Daemon, Guest};
+use crate::stas::{Form, KERNEL_WAITS, Part, SOON, STACD_CONF, STAFD_CONF, Stas, controller, io_controller, nqn};
 use crate::vm::{Kernel, Scenario, scenario};
 
 #[test]
@@ -79,6 +79,31 @@ fn others_come_first() {
         stas.connector().wait_log("connected as nvme", SOON);
         guest.wait_for_storage(&[&disk.nqn], SOON);
         assert_eq!(guest.controllers().len(), 1, "no duplicates");
+    });
+}
+
+/// While nothing of ours runs somebody else makes a connection of ours anew: then it is theirs, though it is to the same address.
+#[test]
+fn what_is_made_anew_meanwhile_is_theirs() {
+    scenario(|guest| {
+        let [a, b] = ["a", "b"].map(|name| guest.target().subsystem(&nqn(name)));
+        let port = guest.target().tcp_port("127.0.0.1", 4420);
+        let wanted = [&a, &b].map(|disk| {
+            port.link(disk);
+            io_controller("127.0.0.1", 4420, &disk.nqn)
+        });
+        guest.write(STACD_CONF, &wanted.concat());
+        let mut stas = Stas::start(guest, Form::OneProcess);
+        stas.wait_for_storage(&[&a.nqn, &b.nqn], SOON);
+        stas.end(Part::Both, Daemon::terminate);
+        let ours = guest.controllers().into_iter().find(|controller| controller.subsysnqn == a.nqn).unwrap();
+        guest.disconnect(&ours.name);
+        guest.connect(&format!("nqn={},transport=tcp,traddr=127.0.0.1,trsvcid=4420", a.nqn)).unwrap();
+        guest.write(STACD_CONF, "");
+        stas.start_again();
+        let left = || guest.controllers().into_iter().map(|controller| controller.subsysnqn).collect::<Vec<_>>();
+        guest.wait_until("b is disconnected", SOON, || !left().contains(&b.nqn));
+        assert_eq!(left(), [a.nqn.as_str()], "a is theirs");
     });
 }
 

@@ -33,7 +33,7 @@ impl Links {
                 link.wanted = Err(disposal);
             }
             // The kernel is still making it for us: it is ours when it comes up.
-            (State::AwaitingTwin, _) if self.ours_before.contains(id) => {
+            (State::AwaitingTwin, _) if self.ours_before.contains_key(id) => {
                 link.wanted = Err(disposal);
                 self.retries.cancel(id);
             }
@@ -63,7 +63,7 @@ impl Links {
         disposal: impl Fn(&TransportId) -> Disposal,
     ) {
         let is_leftover = |id: &&LinkId| id.kind == kind && !self.links.contains_key(*id);
-        let leftovers: Vec<LinkId> = self.ours_before.iter().filter(is_leftover).cloned().collect();
+        let leftovers: Vec<LinkId> = self.ours_before.keys().filter(is_leftover).cloned().collect();
         for id in leftovers {
             if self.existing(&id).is_none() && !self.devices.may_come_to_serve(&id.tid) {
                 self.ours_before.remove(&id);

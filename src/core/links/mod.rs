@@ -75,8 +75,8 @@ pub struct Links {
     alternates: BTreeSet<LinkId>,
     /// Of those, the ones that were wanted before.
     retired: BTreeMap<LinkId, Retired>,
-    /// Links that were ours before this process started.
-    ours_before: BTreeSet<LinkId>,
+    /// Links that were ours before this process started, and the inodes of their devices.
+    ours_before: BTreeMap<LinkId, u64>,
     /// The kernel can be asked to connect.
     ready: bool,
     host_ids: HostIds,
@@ -109,7 +109,7 @@ impl Links {
             last_ticket: 0,
             alternates: BTreeSet::new(),
             retired: BTreeMap::new(),
-            ours_before: BTreeSet::new(),
+            ours_before: BTreeMap::new(),
             ready: false,
             host_ids: HostIds::default(),
             host_complaints: BTreeSet::new(),
@@ -268,8 +268,9 @@ impl Links {
     }
 
     /// Declares a link ours although another process connected it: an earlier run of this program.
-    pub fn was_ours(&mut self, id: LinkId) {
-        self.ours_before.insert(id);
+    /// `inode`: of the device that it had, see [`Device::inode`].
+    pub fn was_ours(&mut self, id: LinkId, inode: u64) {
+        self.ours_before.insert(id, inode);
     }
 
     /// The names under which to connect, from the next connect on.

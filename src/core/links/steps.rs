@@ -64,7 +64,7 @@ impl Links {
     /// What the kernel has for a link. A discovery controller that we connected in an earlier run counts by whatever name it
     /// reports: see [`LinkId::may_have_become`].
     pub(super) fn existing(&self, id: &LinkId) -> Option<&Device> {
-        let was_ours = id.kind == ControllerKind::Discovery && self.ours_before.contains(id);
+        let was_ours = id.kind == ControllerKind::Discovery && self.ours_before.contains_key(id);
         let made_for = || was_ours.then(|| self.devices.made_for(&id.tid)).flatten();
         self.serving(id).or_else(made_for)
     }
@@ -77,7 +77,7 @@ impl Links {
 
     fn can_rely_on(&self, id: &LinkId, device: &Device) -> bool {
         let wants_none = || self.links.get(id).is_some_and(|link| link.options.kato == Some(0));
-        !device.is_passing() || wants_none() || self.ours_before.contains(id)
+        !device.is_passing() || wants_none() || self.ours_before.contains_key(id)
     }
 
     /// Whether the kernel is making what may serve a link, and that is worth waiting for. An I/O controller of Fibre Channel
@@ -85,7 +85,7 @@ impl Links {
     fn is_being_made(&self, id: &LinkId) -> bool {
         let is_patient = self.links.get(id).is_none_or(|link| !link.impatient);
         let is_slow = id.kind == ControllerKind::Io && id.tid.transport() == Transport::Fc;
-        let is_worth_it = is_patient && (!is_slow || self.ours_before.contains(id));
+        let is_worth_it = is_patient && (!is_slow || self.ours_before.contains_key(id));
         is_worth_it && self.devices.may_come_to_serve(&id.tid)
     }
 
@@ -309,8 +309,9 @@ impl Links {
     }
 
     fn adopt(&mut self, now: Instant, id: &LinkId, device: &str) {
-        // Somebody else may have taken it over since.
-        if self.ours_before.contains(id) {
+        // While nothing of ours ran somebody else may have made it anew.
+        let inode = self.devices.get(device).map_or(0, |device| device.inode);
+        if self.ours_before.get(id).is_some_and(|before| *before == inode || *before == 0) {
             self.devices.own(device);
         }
         self.go_live(now, id, device);

@@ -53,6 +53,12 @@ impl Links {
         self.devices.get(self.links.get(id)?.state.device()?)
     }
 
+    /// [`Device::inode`] of what is ours, now or still remembered from an earlier run.
+    pub fn inode_of(&self, id: &LinkId) -> u64 {
+        let before = || self.ours_before.get(id).copied();
+        self.device_of(id).map(|device| device.inode).or_else(before).unwrap_or(0)
+    }
+
     /// Failures in a row, and when the next attempt is due if that is by time.
     pub fn attempts(&self, id: &LinkId) -> (u32, Option<Instant>) {
         let Some(link) = self.links.get(id) else {
@@ -125,7 +131,7 @@ impl Links {
             State::Connecting { .. } => !link.options.of_firmware,
             state => state.device().is_some_and(|device| self.devices.is_owned(device)),
         });
-        ours.map(|(id, _)| id).chain(&self.ours_before)
+        ours.map(|(id, _)| id).chain(self.ours_before.keys())
     }
 
     /// Whether any controller has to wait for its connection.

@@ -18,6 +18,8 @@ pub struct Legacy {
     pub id: LinkId,
     /// Its connection is one of ours.
     pub ours: bool,
+    /// [`Device::inode`](crate::core::device::Device::inode) of that connection.
+    pub inode: u64,
     /// Who listed it, and on what terms.
     pub sources: Vec<Rc<TransportId>>,
     pub terms: Terms,
@@ -28,7 +30,7 @@ pub struct Legacy {
 impl Machine {
     /// Takes over from an earlier run; before the first event.
     pub fn inherit(&mut self, legacy: Vec<Legacy>) {
-        for Legacy { id, ours, sources, terms, unseen } in legacy {
+        for Legacy { id, ours, inode, sources, terms, unseen } in legacy {
             match (id.kind, &mut self.finder, &mut self.connector) {
                 (ControllerKind::Io, _, Some(connector)) => connector.remember(&id.tid, &sources, terms),
                 (ControllerKind::Discovery, Some(finder), _) => {
@@ -44,7 +46,7 @@ impl Machine {
                 (ControllerKind::Io, _, None) => {}
             }
             if ours {
-                self.links.was_ours(id);
+                self.links.was_ours(id, inode);
             }
         }
     }
@@ -54,6 +56,7 @@ impl Machine {
         let nothing = |id: &LinkId| Legacy {
             id: id.clone(),
             ours: false,
+            inode: 0,
             sources: Vec::new(),
             terms: Terms::default(),
             unseen: None,
@@ -65,6 +68,7 @@ impl Machine {
         for id in self.links.ours() {
             about(id, &|legacy| {
                 legacy.ours = true;
+                legacy.inode = self.links.inode_of(id);
             });
         }
         // What is listed but not connected at the moment is still listed, although who listed it may be silent next

@@ -29,7 +29,7 @@ fn what_somebody_else_manages_is_used_and_never_taken_down() {
     let id = io(PATH);
     let theirs = Device { owner: Some("nbft".into()), ..serving(&id, "nvme7") };
     world.inherit(
-        vec![Legacy { id: id.clone(), ours: true, sources: vec![], terms: Terms::default(), unseen: None }],
+        vec![Legacy { id: id.clone(), ours: true, inode: 0, sources: vec![], terms: Terms::default(), unseen: None }],
         vec![theirs],
     );
     world.settings.io = vec![wanted()];
@@ -39,6 +39,27 @@ fn what_somebody_else_manages_is_used_and_never_taken_down() {
     world.configure();
     world.assert_nothing_to_do();
     assert_eq!(world.device_of(&id), None);
+}
+
+#[test]
+fn what_was_made_anew_while_nothing_ran_is_somebody_elses() {
+    let is_ours = |before, now| {
+        let legacy =
+            Legacy { id: io(PATH), ours: true, inode: before, sources: vec![], terms: Terms::default(), unseen: None };
+        let mut world = World::new();
+        world.inherit(vec![legacy], vec![Device { inode: now, ..serving(&io(PATH), "nvme7") }]);
+        world.settings.io = vec![wanted()];
+        world.configure();
+        assert_eq!(world.device_of(&io(PATH)), Some("nvme7"));
+        let remembered = world.machine.legacy(world.now).iter().any(|legacy| legacy.ours && legacy.inode == now);
+        world.settings.io = vec![];
+        world.configure();
+        assert_eq!(remembered, world.disconnecting() == ["nvme7"]);
+        remembered
+    };
+    assert!(is_ours(3, 3));
+    assert!(!is_ours(3, 4));
+    assert!(is_ours(0, 4), "written by an earlier version");
 }
 
 /// A connection to [`PATH`] with these facts of pinning, as sysfs has them.
@@ -291,7 +312,7 @@ fn world_with_nascent() -> World {
     let nascent = Device { kind: ControllerKind::Io, state: "connecting".into(), ..serving(&dc(DC), "nvme0") };
     let nascent = Device { subsysnqn: String::new(), ..nascent };
     world.inherit(
-        vec![Legacy { id: dc(DC), ours: true, sources: vec![], terms: Terms::default(), unseen: None }],
+        vec![Legacy { id: dc(DC), ours: true, inode: 0, sources: vec![], terms: Terms::default(), unseen: None }],
         vec![nascent],
     );
     world.settings.discovery = vec![entry(DC, "")];
@@ -325,7 +346,7 @@ fn what_the_kernel_is_still_making_for_us_goes_when_it_is_not_wanted_any_more() 
     assert_eq!(world.machine.legacy(world.now).len(), 1, "a restart knows that it is ours");
 
     // The configuration changed while nothing ran.
-    let legacy = Legacy { id: dc(DC), ours: true, sources: vec![], terms: Terms::default(), unseen: None };
+    let legacy = Legacy { id: dc(DC), ours: true, inode: 0, sources: vec![], terms: Terms::default(), unseen: None };
     let nascent = Device { subsysnqn: String::new(), state: "connecting".into(), ..serving(&dc(DC), "nvme0") };
     let mut world = World::new();
     world.inherit(vec![legacy], vec![nascent]);
@@ -338,7 +359,7 @@ fn what_the_kernel_is_still_making_for_us_goes_when_it_is_not_wanted_any_more() 
 /// It was made for a wish that is gone, and serves another.
 #[test]
 fn what_comes_up_for_nobody_may_serve_somebody() {
-    let legacy = Legacy { id: io(PATH), ours: true, sources: vec![], terms: Terms::default(), unseen: None };
+    let legacy = Legacy { id: io(PATH), ours: true, inode: 0, sources: vec![], terms: Terms::default(), unseen: None };
     let nascent = Device { subsysnqn: String::new(), state: "connecting".into(), ..serving(&io(PATH), "nvme7") };
     let mut world = World::new();
     world.inherit(vec![legacy], vec![nascent]);
@@ -396,7 +417,7 @@ fn a_discovery_controller_of_ours_that_reports_another_name_is_adopted_after_a_r
         let mut world = World::new();
         let misnamed = Device { subsysnqn: "nqn.reported".into(), ..serving(&asked, "nvme0") };
         world.inherit(
-            vec![Legacy { id: asked.clone(), ours, sources: vec![], terms: Terms::default(), unseen: None }],
+            vec![Legacy { id: asked.clone(), ours, inode: 0, sources: vec![], terms: Terms::default(), unseen: None }],
             vec![misnamed],
         );
         world.settings.discovery = vec![entry(DC, "nqn.asked")];
