@@ -2,7 +2,7 @@
 //! (`init/static/used.ld`), which `tests/order` makes of it.
 
 use crate::guest::calls;
-use crate::stas::{SOON, STACD_CONF, STAFD_CONF, controller, nqn};
+use crate::stas::{SMALL, SOON, STACD_CONF, STAFD_CONF, controller, nqn};
 use crate::vm::Scenario;
 use std::process::Command;
 
@@ -19,7 +19,7 @@ fn calls_at_work() {
         let (few, more) = subsystems.split_at(FEW);
         few.iter().for_each(|subsystem| port.link(subsystem));
         guest.write(STAFD_CONF, &controller("127.0.0.1", 8009));
-        guest.write(STACD_CONF, "nr-io-queues = 1\nqueue-size = 16\n");
+        guest.write(STACD_CONF, SMALL);
         let attached =
             |count| guest.wait_until("all are attached", SOON, || guest.live_io_controllers().len() == count);
         let mut stas = Command::new("stas");

@@ -15,6 +15,9 @@ pub const STACD_CONF: &str = "/etc/stas/stacd.conf";
 /// The kernel tries to reconnect so late that a scenario only sees what the program itself does.
 pub const KERNEL_WAITS: &str = "reconnect-delay = 60\n";
 
+/// What the host NVMe driver is asked for: on a machine of this size, with hundreds of controllers, the least.
+pub const SMALL: &str = "nr-io-queues = 1\nqueue-size = 16\n";
+
 /// How it is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {

@@ -15,13 +15,10 @@ mod silence;
 mod start;
 
 use crate::guest::Guest;
-use crate::stas::nqn;
+use crate::stas::{SMALL, nqn};
 use crate::vm::Scenario;
 use nix::libc;
 use std::time::{Duration, Instant};
-
-/// What the host NVMe driver is asked for: on a machine of this size, with hundreds of controllers, the least.
-const SMALL: &str = "nr-io-queues = 1\nqueue-size = 16\n";
 
 /// Longer than anything takes here.
 const PATIENCE: Duration = Duration::from_secs(180);

@@ -2,13 +2,13 @@
 //! by. ptrace(2), for x86_64.
 
 use super::must;
-use super::puppet::{ask, registers, set_registers};
+use super::puppet::{ask, memory, registers, set_registers};
 use nix::libc;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -91,11 +91,6 @@ fn trace(program: &mut Command, told: mpsc::Sender<Pid>, is_done: &AtomicBool) -
     // Known to have ended.
     let _ = child.wait();
     called
-}
-
-fn memory(pid: Pid) -> File {
-    let path = format!("/proc/{pid}/mem");
-    must(OpenOptions::new().read(true).write(true).open(&path), format!("open {path}"))
 }
 
 /// Where functions begin, by the table of symbols (elf(5)).

@@ -37,14 +37,13 @@ impl Puppet {
     /// Takes hold of a process that waits in a system call.
     #[track_caller]
     pub fn of(pid: u32) -> Puppet {
-        let path = format!("/proc/{pid}/mem");
-        let memory = must(OpenOptions::new().read(true).write(true).open(&path), format!("open {path}"));
         let pid = Pid::from_raw(pid.try_into().expect("a process id"));
+        let memory = memory(pid);
         ask(libc::PTRACE_ATTACH, pid, null_mut());
         wait(pid, Signal::SIGSTOP);
         let before = registers(pid);
         let mut instruction = [0; 2];
-        must(memory.read_exact_at(&mut instruction, before.rip - 2), format!("read {path}"));
+        must(memory.read_exact_at(&mut instruction, before.rip - 2), "read its memory");
         assert_eq!(instruction, SYSCALL, "it is not in a system call");
         Puppet { pid, memory, before }
     }
@@ -84,6 +83,12 @@ impl Drop for Puppet {
         set_registers(self.pid, self.before);
         ask(libc::PTRACE_DETACH, self.pid, null_mut());
     }
+}
+
+#[track_caller]
+pub(super) fn memory(pid: Pid) -> File {
+    let path = format!("/proc/{pid}/mem");
+    must(OpenOptions::new().read(true).write(true).open(&path), format!("open {path}"))
 }
 
 pub(super) fn registers(pid: Pid) -> user_regs_struct {
