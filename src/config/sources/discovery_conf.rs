@@ -74,8 +74,8 @@ fn draft(line: &str, number: usize, report: &mut Report<'_>) -> Draft {
     while let Some(word) = words.next() {
         let Some((option, attached)) = find(word) else {
             let name = word.split('=').next().unwrap_or_default();
-            let meant = name.strip_prefix("--").map(|name| meant(name, OPTIONS.map(|(option, ..)| option)));
-            let meant = meant.unwrap_or_default().replace("perhaps ", "perhaps --");
+            let options = OPTIONS.map(|(option, ..)| format!("--{option}"));
+            let meant = meant(name, options.iter().map(String::as_str).filter(|_| name.starts_with("--")));
             report.mistake(number, "", format!("unknown option {}{meant}, ignored", quoted(name)));
             // What follows most likely belongs to it.
             if word.starts_with('-') && !word.contains('=') {
