@@ -532,7 +532,7 @@ fn state_seeds() -> Seeds {
         unseen,
     };
     let referral = Legacy { sources: vec![one.clone()], ..controller(&other, None) };
-    let write = |legacy: &[Legacy]| StateFile::new(&PathBuf::new()).write(legacy).0.into_bytes();
+    let write = |legacy: &[Legacy]| StateFile::new(&PathBuf::new()).write(legacy).into_bytes();
     Seeds::from([
         ("nothing", write(&[])),
         ("listed", write(&[path.clone(), referral])),

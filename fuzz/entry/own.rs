@@ -20,7 +20,7 @@ pub fn state(data: &[u8]) {
         machine.inherit(legacy.clone());
         machine.handle(now, Event::DevicesRead(Vec::new()));
         let handed_on = machine.legacy(now);
-        let (written, _) = StateFile::new(Path::new("/nonexistent")).write(&handed_on);
+        let written = StateFile::new(Path::new("/nonexistent")).write(&handed_on);
         let read = state_file::parse(written.as_bytes()).expect("what we write is what we read");
         // Ages are counted in seconds.
         let ageless = |legacy: &[Legacy]| -> Vec<Legacy> {

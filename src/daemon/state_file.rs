@@ -139,13 +139,12 @@ impl StateFile {
 
     fn save_now(&mut self, now: Instant, legacy: &[Legacy]) {
         self.write_at = None;
-        let (text, is_new) = self.write(legacy);
-        if !is_new && !self.failing && self.written_at.is_some() {
+        if !self.take(legacy) && !self.failing && self.written_at.is_some() {
             return;
         }
         self.written_at = Some(now);
         let had_failed = std::mem::take(&mut self.failing);
-        if let Err(error) = replace(&self.directory, text.as_bytes()) {
+        if let Err(error) = replace(&self.directory, self.text().as_bytes()) {
             self.failing = true;
             if !had_failed {
                 let path = self.directory.join(NAME);
@@ -158,26 +157,41 @@ impl StateFile {
         }
     }
 
-    /// `Contents` as JSON, and whether that is another than last time. Both lists are in the order of their ids.
-    pub fn write(&mut self, legacy: &[Legacy]) -> (String, bool) {
+    /// `Contents` as JSON.
+    pub fn write(&mut self, legacy: &[Legacy]) -> String {
+        self.take(legacy);
+        self.text()
+    }
+
+    /// Whether any line is another than before. Both lists are in the order of their ids.
+    fn take(&mut self, legacy: &[Legacy]) -> bool {
         let mut before = std::mem::take(&mut self.lines).into_iter().peekable();
         let mut is_new = false;
-        let mut text = format!("{{\"version\":{VERSION},\"connections\":[");
-        for (index, legacy) in legacy.iter().enumerate() {
+        for legacy in legacy {
             while before.next_if(|(earlier, _)| earlier.id < legacy.id).is_some() {
                 is_new = true;
             }
-            let line = before.next_if(|(earlier, _)| earlier == legacy).map(|(_, line)| line).unwrap_or_else(|| {
-                is_new = true;
-                let line = serde_json::to_string(&Connection::new(legacy, uptime()));
-                line.unwrap_or_default().into_boxed_str()
-            });
-            text.push_str(if index > 0 { ",\n" } else { "\n" });
-            text.push_str(&line);
+            let line = match before.next_if(|(earlier, _)| earlier == legacy) {
+                Some((_, line)) => line,
+                None => {
+                    is_new = true;
+                    let line = serde_json::to_string(&Connection::new(legacy, uptime()));
+                    line.unwrap_or_default().into_boxed_str()
+                }
+            };
             self.lines.push((legacy.clone(), line));
         }
+        is_new || before.next().is_some()
+    }
+
+    fn text(&self) -> String {
+        let mut text = format!("{{\"version\":{VERSION},\"connections\":[");
+        for (index, (_, line)) in self.lines.iter().enumerate() {
+            text.push_str(if index > 0 { ",\n" } else { "\n" });
+            text.push_str(line);
+        }
         text.push_str("\n]}\n");
-        (text, is_new || before.next().is_some())
+        text
     }
 }
 

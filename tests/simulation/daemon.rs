@@ -75,7 +75,7 @@ impl Process {
 
     /// Begins a life, with what the file of the one before says.
     pub fn start(&mut self, generation: u32, era: u32, seed: u64, configuration: Configuration) -> Result<(), String> {
-        let (text, _) = StateFile::new(Path::new("")).write(&self.disk.legacy);
+        let text = StateFile::new(Path::new("")).write(&self.disk.legacy);
         if text.contains(SECRET) {
             return Err(format!("a secret is in the state file: {text}"));
         }

@@ -309,7 +309,7 @@ impl Links {
     }
 
     fn adopt(&mut self, now: Instant, id: &LinkId, device: &str) {
-        // While nothing of ours ran somebody else may have made it anew.
+        // Somebody else may have taken it over since, or made it anew while nothing of ours ran.
         let inode = self.devices.get(device).map_or(0, |device| device.inode);
         if self.ours_before.get(id).is_some_and(|before| *before == inode || *before == 0) {
             self.devices.own(device);

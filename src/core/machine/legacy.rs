@@ -27,6 +27,13 @@ pub struct Legacy {
     pub unseen: Option<Duration>,
 }
 
+impl Legacy {
+    /// Nothing is known of it.
+    pub fn new(id: LinkId) -> Legacy {
+        Legacy { id, ours: false, inode: 0, sources: Vec::new(), terms: Terms::default(), unseen: None }
+    }
+}
+
 impl Machine {
     /// Takes over from an earlier run; before the first event.
     pub fn inherit(&mut self, legacy: Vec<Legacy>) {
@@ -53,17 +60,9 @@ impl Machine {
 
     /// What the next run should know.
     pub fn legacy(&self, now: Instant) -> Vec<Legacy> {
-        let nothing = |id: &LinkId| Legacy {
-            id: id.clone(),
-            ours: false,
-            inode: 0,
-            sources: Vec::new(),
-            terms: Terms::default(),
-            unseen: None,
-        };
         let mut legacy: BTreeMap<LinkId, Legacy> = BTreeMap::new();
         let mut about = |id: &LinkId, add: &dyn Fn(&mut Legacy)| {
-            add(legacy.entry(id.clone()).or_insert_with(|| nothing(id)));
+            add(legacy.entry(id.clone()).or_insert_with(|| Legacy::new(id.clone())));
         };
         for id in self.links.ours() {
             about(id, &|legacy| {

@@ -28,10 +28,7 @@ fn what_somebody_else_manages_is_used_and_never_taken_down() {
     let mut world = World::new();
     let id = io(PATH);
     let theirs = Device { owner: Some("nbft".into()), ..serving(&id, "nvme7") };
-    world.inherit(
-        vec![Legacy { id: id.clone(), ours: true, inode: 0, sources: vec![], terms: Terms::default(), unseen: None }],
-        vec![theirs],
-    );
+    world.inherit(vec![Legacy { ours: true, ..Legacy::new(id.clone()) }], vec![theirs]);
     world.settings.io = vec![wanted()];
     world.configure();
     assert_eq!(world.device_of(&id), Some("nvme7"));
@@ -44,8 +41,7 @@ fn what_somebody_else_manages_is_used_and_never_taken_down() {
 #[test]
 fn what_was_made_anew_while_nothing_ran_is_somebody_elses() {
     let is_ours = |before, now| {
-        let legacy =
-            Legacy { id: io(PATH), ours: true, inode: before, sources: vec![], terms: Terms::default(), unseen: None };
+        let legacy = Legacy { ours: true, inode: before, ..Legacy::new(io(PATH)) };
         let mut world = World::new();
         world.inherit(vec![legacy], vec![Device { inode: now, ..serving(&io(PATH), "nvme7") }]);
         world.settings.io = vec![wanted()];
@@ -311,10 +307,7 @@ fn world_with_nascent() -> World {
     let mut world = World::new();
     let nascent = Device { kind: ControllerKind::Io, state: "connecting".into(), ..serving(&dc(DC), "nvme0") };
     let nascent = Device { subsysnqn: String::new(), ..nascent };
-    world.inherit(
-        vec![Legacy { id: dc(DC), ours: true, inode: 0, sources: vec![], terms: Terms::default(), unseen: None }],
-        vec![nascent],
-    );
+    world.inherit(vec![Legacy { ours: true, ..Legacy::new(dc(DC)) }], vec![nascent]);
     world.settings.discovery = vec![entry(DC, "")];
     world.settings.io = vec![ControllerEntry { trsvcid: "8009".into(), ..entry(DC, "nqn.a") }];
     world.configure();
@@ -346,7 +339,7 @@ fn what_the_kernel_is_still_making_for_us_goes_when_it_is_not_wanted_any_more() 
     assert_eq!(world.machine.legacy(world.now).len(), 1, "a restart knows that it is ours");
 
     // The configuration changed while nothing ran.
-    let legacy = Legacy { id: dc(DC), ours: true, inode: 0, sources: vec![], terms: Terms::default(), unseen: None };
+    let legacy = Legacy { ours: true, ..Legacy::new(dc(DC)) };
     let nascent = Device { subsysnqn: String::new(), state: "connecting".into(), ..serving(&dc(DC), "nvme0") };
     let mut world = World::new();
     world.inherit(vec![legacy], vec![nascent]);
@@ -359,7 +352,7 @@ fn what_the_kernel_is_still_making_for_us_goes_when_it_is_not_wanted_any_more() 
 /// It was made for a wish that is gone, and serves another.
 #[test]
 fn what_comes_up_for_nobody_may_serve_somebody() {
-    let legacy = Legacy { id: io(PATH), ours: true, inode: 0, sources: vec![], terms: Terms::default(), unseen: None };
+    let legacy = Legacy { ours: true, ..Legacy::new(io(PATH)) };
     let nascent = Device { subsysnqn: String::new(), state: "connecting".into(), ..serving(&io(PATH), "nvme7") };
     let mut world = World::new();
     world.inherit(vec![legacy], vec![nascent]);
@@ -416,10 +409,7 @@ fn a_discovery_controller_of_ours_that_reports_another_name_is_adopted_after_a_r
     for ours in [true, false] {
         let mut world = World::new();
         let misnamed = Device { subsysnqn: "nqn.reported".into(), ..serving(&asked, "nvme0") };
-        world.inherit(
-            vec![Legacy { id: asked.clone(), ours, inode: 0, sources: vec![], terms: Terms::default(), unseen: None }],
-            vec![misnamed],
-        );
+        world.inherit(vec![Legacy { ours, ..Legacy::new(asked.clone()) }], vec![misnamed]);
         world.settings.discovery = vec![entry(DC, "nqn.asked")];
         world.configure();
         assert_eq!(world.device_of(&asked), ours.then_some("nvme0"));

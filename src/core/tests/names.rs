@@ -274,8 +274,7 @@ fn an_address_replaced_by_a_name_loses_no_storage() {
 #[test]
 fn after_a_restart_what_was_ours_waits_for_its_name() {
     let id = io("nqn.a@192.0.2.11");
-    let legacy =
-        Legacy { id: id.clone(), ours: true, inode: 0, sources: vec![], terms: Terms::default(), unseen: None };
+    let legacy = Legacy { ours: true, ..Legacy::new(id.clone()) };
     let mut world = World::with_roles(CONNECTOR);
     world.settings.io = vec![entry("array", NQN)];
     world.inherit(vec![legacy], vec![serving(&id, "nvme0")]);
@@ -333,8 +332,7 @@ fn another_address_of_a_discovery_controller_is_no_evidence_against_what_the_fir
 fn after_a_restart_a_name_without_address_is_no_evidence() {
     let source = dc(FIRST).tid;
     let path = io("nqn.a@192.0.2.9");
-    let legacy =
-        Legacy { id: path.clone(), ours: true, inode: 0, sources: vec![source], terms: Terms::default(), unseen: None };
+    let legacy = Legacy { ours: true, sources: vec![source], ..Legacy::new(path.clone()) };
     let mut world = World::new();
     world.settings.discovery = vec![entry("dc", "")];
     world.inherit(vec![legacy], vec![serving(&path, "nvme0")]);

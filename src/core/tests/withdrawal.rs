@@ -21,10 +21,8 @@ fn report(source: &str, testimony: Testimony) -> Report {
 
 /// What an earlier run left: [`PATH`], listed by the discovery controller, both connected and ours.
 fn legacy() -> (Vec<Legacy>, Vec<Device>) {
-    let path =
-        Legacy { id: io(PATH), ours: true, inode: 0, sources: vec![dc(DC).tid], terms: Terms::default(), unseen: None };
-    let legacy =
-        vec![path, Legacy { id: dc(DC), ours: true, inode: 0, sources: vec![], terms: Terms::default(), unseen: None }];
+    let path = Legacy { ours: true, sources: vec![dc(DC).tid], ..Legacy::new(io(PATH)) };
+    let legacy = vec![path, Legacy { ours: true, ..Legacy::new(dc(DC)) }];
     (legacy, vec![serving(&dc(DC), "nvme0"), serving(&io(PATH), "nvme1")])
 }
 
@@ -301,10 +299,7 @@ fn what_others_connected_is_used_but_never_taken_down() {
     assert_eq!(world.device_of(&io(PATH)), Some("nvme1"));
     list(&mut world, "nvme0", &[]);
     world.assert_nothing_to_do();
-    assert_eq!(
-        world.machine.legacy(world.now),
-        [Legacy { id: dc(DC), ours: true, inode: 0, sources: vec![], terms: Terms::default(), unseen: None }]
-    );
+    assert_eq!(world.machine.legacy(world.now), [Legacy { ours: true, ..Legacy::new(dc(DC)) }]);
 }
 
 #[test]

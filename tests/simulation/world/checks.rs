@@ -122,7 +122,7 @@ impl World {
         for process in &self.processes {
             let Some(daemon) = &process.daemon else { continue };
             let legacy = daemon.machine.legacy(self.instant());
-            let (told, _) = StateFile::new(Path::new("")).write(&legacy);
+            let told = StateFile::new(Path::new("")).write(&legacy);
             if told.contains(SECRET) {
                 return Err(format!("a secret is told: {told}"));
             }
